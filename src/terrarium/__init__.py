@@ -1,0 +1,1 @@
+"""A laboratory for model organisms: small models grown in worlds whose exact right output is known."""

@@ -1,0 +1,1 @@
+"""What we may conclude: rows, intervals, checks, hypotheses and verdicts."""

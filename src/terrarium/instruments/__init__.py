@@ -1,0 +1,1 @@
+"""What we infer with: probes, detectors, interventions."""

@@ -1,0 +1,1 @@
+"""Detectors: tell odd activations from trusted ones, without labels."""

@@ -1,0 +1,67 @@
+"""Content keys: the full resolved spec and a fingerprint of the code that gives it its meaning."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def canonical_json(value: Any) -> str:
+    """Return ``value`` as JSON with sorted keys; two equal specs give equal text.
+
+    Pydantic models are dumped in full, defaults included, so that a changed default changes the
+    key.  Raises ``TypeError`` for what JSON cannot hold, and ``ValueError`` for NaN.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a key")
+
+
+def content_key(spec: Any, code: str = "") -> str:
+    """Return a 32-hex-digit key of ``spec`` and of ``code`` (a fingerprint, may be empty)."""
+    return hashlib.blake2b(f"{canonical_json(spec)}\x00{code}".encode(), digest_size=16).hexdigest()
+
+
+@functools.cache
+def code_fingerprint(*modules: str) -> str:
+    """Return a 12-hex-digit fingerprint of the named modules' syntax trees.
+
+    Comments, blank lines and docstrings do not count, so that an edit to them regrows nothing.
+    The modules are found but not imported.  Raises ``ModuleNotFoundError`` for an unknown name.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for name in sorted(modules):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"no source for module {name}")
+        tree = _without_docstrings(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+        digest.update(f"{name}\x00{ast.dump(tree)}\x00".encode())
+    return digest.hexdigest()
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]
+    return tree

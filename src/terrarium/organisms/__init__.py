@@ -1,0 +1,1 @@
+"""What we grow: recipes, phases, objectives, the growing engine."""

@@ -1,0 +1,1 @@
+"""What a model did: outputs, and activations at named sites."""

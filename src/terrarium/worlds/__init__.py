@@ -1,0 +1,1 @@
+"""What is right: worlds make examples and hold the exact oracle (no torch)."""
