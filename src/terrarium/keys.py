@@ -54,6 +54,30 @@ def code_fingerprint(*modules: str) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
+def code_closure(module: str) -> tuple[str, ...]:
+    """Return ``module`` and the modules of its own package that it imports, however indirectly.
+
+    Only siblings count (``terrarium.worlds.x`` leads to other ``terrarium.worlds`` modules), so
+    that a world's fingerprint follows its own code and not the whole of terrarium.
+    """
+    package = module.rpartition(".")[0]
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        spec = importlib.util.find_spec(name) if name not in found else None
+        if spec is None or spec.origin is None:
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                if package and node.module.startswith(f"{package}."):
+                    waiting.append(node.module)
+            elif isinstance(node, ast.Import) and package:
+                waiting += [a.name for a in node.names if a.name.startswith(f"{package}.")]
+    return tuple(sorted(found))
+
+
 def _without_docstrings(tree: ast.AST) -> ast.AST:
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):

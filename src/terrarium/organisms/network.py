@@ -15,12 +15,16 @@ from torch import Tensor, nn
 class Site:
     """Where a named activation is found: a submodule, and which side of it.
 
-    ``index`` picks from a tuple output (or from the positional inputs).
+    ``index`` picks from a tuple output (or from the positional inputs).  ``layout`` says what the
+    module's tensor looks like: ``"fleet"`` has the leading member axis, ``"single"`` is that of
+    one ordinary network without it, ``"flat"`` is ``"single"`` with examples and positions
+    flattened into one axis.  Whoever hooks restores the member axis.
     """
 
     module: nn.Module
     side: Literal["output", "input"] = "output"
     index: int = 0
+    layout: Literal["fleet", "single", "flat"] = "fleet"
 
 
 class Network(Protocol):
@@ -44,8 +48,8 @@ class Network(Protocol):
         ``attn.out[i]`` and ``mlp.out[i]`` what each part adds; ``mlp.act[i]`` the hidden units.
         """
 
-    def member_parameters(self, member: int) -> list[nn.Parameter]:
-        """Return one member's trainable parameters; their ``grad`` are its gradients.
+    def member_parameters(self, member: int, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
+        """Return one member's trainable parameters, less those whose names start with ``frozen``.
 
         They share storage with the fleet's parameters.
         """

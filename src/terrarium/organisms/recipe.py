@@ -97,9 +97,9 @@ class Source(Spec):
 
 
 class EarlyExit(Spec):
-    """An added loss at an inner layer through the final norm and unembedding.
+    """The objective's loss once more, read at an inner layer by the final norm and unembedding.
 
-    ``label`` names the fact that is asked for there (``"truth"``), whatever the model is to say.
+    There the answer asked for is the fact ``label`` (``"truth"``), whatever the model is to say.
     """
 
     layer: int = Field(ge=1, description="number of blocks before the exit")
@@ -249,7 +249,8 @@ def load_recipe(path: Path) -> Recipe:
         raise InputError(f"{path} cannot be read ({error.strerror}).") from None
     if not isinstance(data, dict):
         raise InputError(f"{path} holds no recipe: expected keys 'name', 'model', 'phases'.")
-    return parse(Recipe, data, str(path))
+    recipe: Recipe = parse(Recipe, data, str(path))
+    return recipe
 
 
 def parse(spec: type[Any], data: dict[str, Any], where: str) -> Any:

@@ -246,6 +246,10 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def discard_scratch(self, kind: str, key: str) -> None:
+        """Remove the scratch folder of work that several values shared and that is done."""
+        files.remove_folder(self._scratch(kind, key))
+
     def _scratch(self, kind: str, key: str) -> Path:
         self.path(kind, key)
         return self.home / _SCRATCH / kind / key

@@ -209,3 +209,37 @@ worlds: Registry[Any] = Registry(
     },
 )
 """All worlds by name; a value is a class whose instances follow `World`."""
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """Return the batches one after another.
+
+    Token rows are padded on the right (token 0, target -100) to the longest; a span that a batch
+    lacks is empty there; facts that not all batches have are dropped.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    inputs, targets = [b.inputs for b in batches], [b.targets for b in batches]
+    if all(b.lengths is not None for b in batches):
+        longest = max(b.inputs.shape[1] for b in batches)
+        inputs = [pad_right(x, longest, 0) for x in inputs]
+        targets = [pad_right(x, longest, -100) for x in targets]
+    facts = set.intersection(*(set(b.facts) for b in batches))
+    spans = sorted(set().union(*(b.spans for b in batches)))
+    empty = {id(b): np.zeros((len(b), 2), np.int64) for b in batches}
+    lengths = [b.lengths for b in batches if b.lengths is not None]
+    return Batch(
+        np.concatenate(inputs),
+        np.concatenate(targets),
+        {name: np.concatenate([b.facts[name] for b in batches]) for name in sorted(facts)},
+        {
+            name: np.concatenate([b.spans.get(name, empty[id(b)]) for b in batches])
+            for name in spans
+        },
+        np.concatenate(lengths) if len(lengths) == len(batches) else None,
+    )
+
+
+def pad_right(rows: Array, length: int, value: int) -> Array:
+    """Return token rows ``(n, t)`` padded with ``value`` to ``(n, length)``."""
+    return np.pad(rows, ((0, 0), (0, length - rows.shape[1])), constant_values=value)

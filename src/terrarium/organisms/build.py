@@ -1,0 +1,89 @@
+"""From model specs to networks, and from folders back to networks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from terrarium.organisms.autoencoder import Autoencoder
+from terrarium.organisms.coordinate import Coordinate
+from terrarium.organisms.export import load_llama
+from terrarium.organisms.fleet import Key
+from terrarium.organisms.plain import load_plain
+from terrarium.organisms.recipe import (
+    AutoencoderModel,
+    CoordinateModel,
+    HuggingFaceModel,
+    TransformerModel,
+)
+from terrarium.organisms.transformer import Transformer
+from terrarium.worlds.tokenise import tokenizer
+
+ARCHITECTURES = {
+    "transformer": "terrarium.organisms.transformer",
+    "coordinate": "terrarium.organisms.coordinate",
+    "autoencoder": "terrarium.organisms.autoencoder",
+    "huggingface": "terrarium.organisms.huggingface",
+}
+"""Kind of model to the module whose code gives it its meaning."""
+
+
+def resolved(model: Any, world: Any) -> Any:
+    """Return the spec with what the world decides filled in (a transformer's vocabulary)."""
+    if isinstance(model, TransformerModel) and model.vocabulary is None:
+        size = tokenizer(world.tokenizer_json()).get_vocab_size(with_added_tokens=True)
+        return model.model_copy(update={"vocabulary": size})
+    return model
+
+
+def identity(model: Any) -> dict[str, Any]:
+    """Return what the model is, for a key: its spec, and a folder's content instead of its path."""
+    spec: dict[str, Any] = model.model_dump(mode="json")
+    if isinstance(model, HuggingFaceModel):
+        spec["content"] = folder_checksum(Path(model.folder))
+        del spec["folder"], spec["device_map"]
+    return spec
+
+
+def folder_checksum(folder: Path) -> str:
+    """Return a checksum of the names and bytes of a folder's files, 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(
+            f"{path.relative_to(folder).as_posix()}\x00{path.stat().st_size}\x00".encode()
+        )
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def build(model: Any, keys: Sequence[Key]) -> Any:
+    """Return a fleet with first weights drawn by ``keys`` (or read from the model's folder)."""
+    if isinstance(model, TransformerModel):
+        return Transformer(model, keys)
+    if isinstance(model, CoordinateModel):
+        return Coordinate(model, keys)
+    if isinstance(model, AutoencoderModel):
+        return Autoencoder(model, keys)
+    return _load_huggingface(model, Path(model.folder))
+
+
+def load(model: Any, folders: Sequence[Path]) -> Any:
+    """Return a fleet of the members that lie in ``folders``, one each."""
+    if isinstance(model, HuggingFaceModel):
+        return _load_huggingface(model, folders[0])
+    network = build(model, [("load", i) for i in range(len(folders))])
+    for member, folder in enumerate(folders):
+        transformer = isinstance(model, TransformerModel)
+        state = load_llama(model, folder) if transformer else load_plain(folder)
+        network.load_member_state(member, state)
+    return network
+
+
+def _load_huggingface(model: HuggingFaceModel, folder: Path) -> Any:
+    from terrarium.organisms.huggingface import load_folder  # transformers is heavy
+
+    return load_folder(folder, dtype=model.dtype, device_map=model.device_map)

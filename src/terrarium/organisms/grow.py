@@ -1,0 +1,329 @@
+"""From recipes to organisms: phases in order, shared prefixes grown once, everything stored."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from terrarium.errors import InputError
+from terrarium.keys import code_closure, code_fingerprint, content_key
+from terrarium.organisms.build import ARCHITECTURES, build, identity, load, resolved
+from terrarium.organisms.engine import Checkpoint, Runner, run_phase
+from terrarium.organisms.fleet import Key
+from terrarium.organisms.recipe import HuggingFaceModel, Phase, Recipe, Source, parse
+from terrarium.organisms.retokenise import retokenised
+from terrarium.progress import Progress
+from terrarium.store import Store, load_checkpoint, save_checkpoint
+from terrarium.worlds.base import worlds
+
+KIND = "organism"
+"""The kind under which a phase's outcome is stored."""
+
+TOKENS_PER_STEP = 4096
+"""On a CPU stacking stops paying once a step holds about this many tokens (benchmarks/growing)."""
+
+_ENGINE = tuple(
+    f"terrarium.organisms.{name}"
+    for name in ("engine", "kernels", "objectives", "optimizer", "parameters", "fleet", "measure")
+)
+
+
+@dataclass(frozen=True)
+class Organism:
+    """What has been grown: where it lies, how it came to be, whether it arose at all.
+
+    ``status`` is ``"grown"`` or ``"diverged"`` (then ``reason`` says when); ``folder`` is in
+    Hugging Face layout where the model is a language model.
+    """
+
+    recipe: Recipe
+    seed: int
+    key: str
+    folder: Path
+    status: str
+    reason: str
+    steps: tuple[int, ...]
+
+    def network(self) -> Any:
+        """Load the weights as a fleet of one."""
+        return load(self.model, [self.folder])
+
+    @property
+    def model(self) -> Any:
+        """The model's spec with nothing left open."""
+        return resolved(self.recipe.model, make_world(self.recipe.phases[0].sources[0]))
+
+    @property
+    def world(self) -> Any:
+        """The world of the last phase, in the model's own tokens."""
+        return phase_worlds(self.recipe.phases[-1], self.recipe.model)[0]
+
+    def history(self) -> list[dict[str, float]]:
+        """Return the last phase's losses and measurements by step."""
+        told = json.loads((self.folder / "phase.json").read_text(encoding="utf-8"))
+        rows: list[dict[str, float]] = told["history"]
+        return rows
+
+    def snapshots(self) -> dict[int, Path]:
+        """Return the last phase's kept steps and their folders."""
+        found = (self.folder / "snapshots").glob("*")
+        return {int(path.name): path for path in sorted(found, key=lambda p: int(p.name))}
+
+
+def make_world(source: Source) -> Any:
+    """Return the source's world; raises ``InputError`` for unknown names and options."""
+    return parse(worlds.get(source.world), dict(source.options), f"world '{source.world}'")
+
+
+def phase_worlds(phase: Phase, model: Any) -> list[Any]:
+    """Return the worlds of a phase's sources, in a Hugging Face model's own tokens."""
+    made = [make_world(source) for source in phase.sources]
+    if isinstance(model, HuggingFaceModel):
+        return [retokenised(world, Path(model.folder)) for world in made]
+    return made
+
+
+@dataclass(frozen=True)
+class _Link:
+    """One phase of one organism: its place in the chain and its key."""
+
+    recipe: Recipe
+    seed: int
+    index: int
+    spec: Mapping[str, Any]
+    code: str
+    parent: str | None
+
+    @property
+    def key(self) -> str:
+        return content_key(self.spec, self.code)
+
+    @property
+    def phase(self) -> Phase:
+        return self.recipe.phases[self.index]
+
+    def shape(self) -> str:
+        """What members of one fleet must have in common."""
+        phase = self.phase
+        alike = ("objective", "steps", "batch", "until", "lora", "freeze", "snapshots")
+        return content_key([self.spec["model"], {k: getattr(phase, k) for k in alike}])
+
+
+def chain(recipe: Recipe, seed: int) -> list[_Link]:
+    """Return the phases of one organism with their keys; equal prefixes have equal keys."""
+    model = resolved(recipe.model, make_world(recipe.phases[0].sources[0]))
+    described = identity(model)
+    links: list[_Link] = []
+    for index, phase in enumerate(recipe.phases):
+        parent = links[-1].key if links else None
+        spec = {
+            "model": described,
+            "seed": seed,
+            "index": index,
+            "parent": parent,
+            "phase": phase.model_dump(mode="json", exclude={"name"}),
+        }
+        links.append(_Link(recipe, seed, index, spec, _code(phase, recipe.model.kind), parent))
+    return links
+
+
+def grow(
+    recipes: Sequence[tuple[Recipe, int]],
+    store: Store,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> list[Organism]:
+    """Grow ``(recipe, seed)`` pairs, or find them in the store; returned in the order asked.
+
+    Phases that several share are grown once; members of one shape grow as one fleet as long as
+    stacking pays.  An interrupted call continues from its last checkpoint.  Raises
+    ``InputError`` for recipes that cannot be grown.
+    """
+    chains = [chain(recipe, seed) for recipe, seed in recipes]
+    for index in range(max((len(c) for c in chains), default=0)):
+        links = {c[index].key: c[index] for c in chains if index < len(c)}
+        missing = [link for link in links.values() if not _ready(store, link)]
+        for fleet in _fleets(missing, device):
+            _grow_fleet(fleet, store, progress, device)
+    return [_organism(store, c) for c in chains]
+
+
+def find(recipe: Recipe, seed: int, store: Store) -> Organism | None:
+    """Return the organism if the store holds it, without growing anything."""
+    links = chain(recipe, seed)
+    return _organism(store, links) if store.get(KIND, links[-1].spec, links[-1].code) else None
+
+
+def _ready(store: Store, link: _Link) -> bool:
+    return store.get(KIND, link.spec, link.code) is not None
+
+
+def _code(phase: Phase, kind: str) -> str:
+    modules = {*_ENGINE, ARCHITECTURES[kind]}
+    if phase.objective.kind == "policy_gradient":
+        modules.add("terrarium.organisms.policy")
+    for source in phase.sources:
+        modules |= set(code_closure(worlds.get(source.world).__module__))
+    return code_fingerprint(*sorted(modules))
+
+
+def _fleets(links: Sequence[_Link], device: str) -> Iterator[list[_Link]]:
+    """Group links into fleets of one shape, as large as stacking pays."""
+    groups: dict[str, list[_Link]] = {}
+    for link in links:
+        groups.setdefault(link.shape(), []).append(link)
+    for group in groups.values():
+        size = fleet_size(group[0].recipe, group[0].phase, device)
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def fleet_size(recipe: Recipe, phase: Phase, device: str = "cpu") -> int:
+    """Return how many members to stack in one fleet."""
+    if isinstance(recipe.model, HuggingFaceModel):
+        return 1
+    if device != "cpu":
+        return 256
+    world = make_world(phase.sources[0])
+    example = world.sample(1, _example_rng(), phase.sources[0].split).inputs
+    tokens = phase.batch * (example.shape[1] if example.dtype.kind == "i" else 1)
+    return max(1, TOKENS_PER_STEP // max(1, tokens))
+
+
+def _example_rng() -> Any:
+    from terrarium.randomness import generator
+
+    return generator("example")
+
+
+def _grow_fleet(links: list[_Link], store: Store, progress: Progress | None, device: str) -> None:
+    links = sorted(links, key=lambda link: link.key)
+    with contextlib.ExitStack() as held:
+        for link in links:
+            held.enter_context(store.lock(KIND, link.key))
+        links = [link for link in links if not _ready(store, link)]
+        if links:
+            _run(links, store, progress, device)
+
+
+def _run(links: list[_Link], store: Store, progress: Progress | None, device: str) -> None:
+    first = links[0]
+    model = resolved(first.recipe.model, make_world(first.recipe.phases[0].sources[0]))
+    network, carried, lost = _parents(links, model, store)
+    for link, reason in lost:
+        _write(store, link, None, Runner(link.phase, link.index, link.seed, (), "diverged", reason))
+    links = [link for link in links if link not in [gone for gone, _ in lost]]
+    if not links:
+        return
+    if device != "cpu":
+        network.to_device(device)
+    members = [
+        Runner(link.phase, link.index, link.seed, phase_worlds(link.phase, link.recipe.model))
+        for link in links
+    ]
+    scratch = store.scratch(KIND, content_key([link.key for link in links]))
+    found = load_checkpoint(scratch, "phase")
+    run_phase(
+        network,
+        members,
+        carried=carried,
+        resume=None if found is None else _read_checkpoint(found),
+        save=lambda checkpoint: _save_checkpoint(scratch, checkpoint),
+        progress=progress,
+        task=f"{first.recipe.name}: {first.phase.name}",
+    )
+    for link, member in zip(links, members, strict=True):
+        _write(store, link, network, member)
+    store.discard_scratch(KIND, content_key([link.key for link in links]))
+
+
+def _parents(
+    links: Sequence[_Link], model: Any, store: Store
+) -> tuple[Any, list[dict[str, Tensor]], list[tuple[_Link, str]]]:
+    """Return the fleet as the phase before left it, its optimiser states, and who is lost."""
+    if links[0].parent is None:
+        keys: list[Key] = [("organism", link.seed) for link in links]
+        return build(model, keys), [{} for _ in links], []
+    folders, carried, lost = [], [], []
+    for link in links:
+        before = chain(link.recipe, link.seed)[link.index - 1]
+        folder = store.get(KIND, before.spec, before.code)
+        if folder is None:
+            raise InputError(f"The phase before '{link.phase.name}' vanished from the store.")
+        told = json.loads((folder / "phase.json").read_text(encoding="utf-8"))
+        if told["status"] != "grown":
+            lost.append((link, f"the phase before it {told['status']}: {told['reason']}"))
+            continue
+        folders.append(folder)
+        moments = folder / "optimizer.safetensors"
+        carried.append(dict(load_file(moments)) if moments.exists() else {})
+    return (load(model, folders) if folders else None), carried, lost
+
+
+def _write(store: Store, link: _Link, network: Any, member: Runner) -> None:
+    """Store what a phase has made of a member."""
+    world = make_world(link.phase.sources[0])
+    tokens = world.tokenizer_json() if hasattr(world, "tokenizer_json") else None
+    with store.write(KIND, link.spec, link.code) as folder:
+        told = {
+            "recipe": link.recipe.name,
+            "phase": link.phase.name,
+            "status": member.status,
+            "reason": member.reason,
+            "steps": member.stopped_at,
+            "history": member.history,
+        }
+        (folder / "phase.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        if network is None:
+            return
+        lone = network.select([0])
+        for step, state in member.snapshots.items():
+            lone.load_member_state(0, state)
+            lone.save(0, folder / "snapshots" / str(step), tokens)
+        if member.status == "grown":
+            lone.load_member_state(0, member.final)
+            lone.save(0, folder, tokens)
+            if member.moments:
+                save_file(member.moments, folder / "optimizer.safetensors")
+
+
+def _organism(store: Store, links: Sequence[_Link]) -> Organism:
+    told = []
+    folder: Path | None = None
+    for link in links:
+        folder = store.get(KIND, link.spec, link.code)
+        if folder is None:
+            raise InputError(f"'{link.recipe.name}' (seed {link.seed}) is not in the store.")
+        told.append(json.loads((folder / "phase.json").read_text(encoding="utf-8")))
+    assert folder is not None  # a recipe has at least one phase
+    last = links[-1]
+    return Organism(
+        last.recipe,
+        last.seed,
+        last.key,
+        folder,
+        told[-1]["status"],
+        told[-1]["reason"],
+        tuple(int(t["steps"]) for t in told),
+    )
+
+
+def _save_checkpoint(scratch: Path, checkpoint: Checkpoint) -> None:
+    def fill(folder: Path) -> None:
+        tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.tensors.items()}
+        save_file(tensors, folder / "tensors.safetensors")
+        (folder / "data.json").write_text(json.dumps(checkpoint.data), encoding="utf-8")
+
+    save_checkpoint(scratch, "phase", fill)
+
+
+def _read_checkpoint(folder: Path) -> Checkpoint:
+    data = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    return Checkpoint(load_file(folder / "tensors.safetensors"), data)

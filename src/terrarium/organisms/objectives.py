@@ -1,0 +1,160 @@
+"""Objectives: each maps a network and one step's examples to a loss per member."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from terrarium.errors import InputError, did_you_mean
+from terrarium.organisms.policy import policy_gradient_loss
+from terrarium.organisms.recipe import (
+    AnswerOnly,
+    EarlyExit,
+    NextToken,
+    PolicyGradient,
+    Reconstruction,
+)
+from terrarium.worlds.base import Array, Batch, pad_right
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step's examples for a fleet.
+
+    ``batches`` holds each member's own batch, all of one shape; ``inputs`` and ``targets`` are
+    them stacked, ``(member, n, ...)``.  ``worlds`` are each member's (for objectives that ask the
+    judge), ``keys`` each member's key of this step (for objectives that sample).
+    """
+
+    batches: Sequence[Batch]
+    inputs: Tensor
+    targets: Tensor
+    worlds: Sequence[Any]
+    keys: Sequence[tuple[str | int, ...]]
+    reference: Any = None
+    notes: dict[str, list[float]] | None = None
+
+
+def losses(objective: Any, network: Any, step: Step) -> Tensor:
+    """Return the loss of each member, ``(member,)``."""
+    return _LOSSES[objective.kind](objective, network, step)
+
+
+def _next_token(objective: NextToken, network: Any, step: Step) -> Tensor:
+    weights = _fleet_weights(step, objective.spans)
+    return _cross_entropy(network, step, weights, objective.early_exit)
+
+
+def _answer_only(objective: AnswerOnly, network: Any, step: Step) -> Tensor:
+    weights = _fleet_weights(step, {"answer": 1.0})
+    return _cross_entropy(network, step, weights, objective.early_exit)
+
+
+def _cross_entropy(
+    network: Any, step: Step, weights: Array, early_exit: EarlyExit | None
+) -> Tensor:
+    """Weighted sum of the cross-entropies; only columns with any weight are unembedded."""
+    device = step.inputs.device
+    used = np.flatnonzero(weights.any(axis=(0, 1)))
+    columns = torch.from_numpy(used).to(device)
+    weight = torch.from_numpy(weights[:, :, used]).to(device)
+    target = step.targets.index_select(2, columns)
+    if early_exit is None:
+        return _weighted(network(step.inputs, columns=columns), target, weight)
+    logits, early = network(step.inputs, exits=(early_exit.layer,), columns=columns)
+    asked = torch.from_numpy(_exit_targets(step, early_exit.label)[:, :, used]).to(device)
+    at_exit = _weighted(early[early_exit.layer], asked, weight)
+    return _weighted(logits, target, weight) + early_exit.weight * at_exit
+
+
+def _weighted(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    members = logits.shape[0]
+    each = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(),
+        target.reshape(-1),
+        reduction="none",
+        ignore_index=-100,
+    )
+    total: Tensor = (each.view(members, -1) * weight.reshape(members, -1)).sum(dim=1)
+    return total
+
+
+def _fleet_weights(step: Step, spans: dict[str, float]) -> Array:
+    """Return `token_weights` of every member, ``(member, n, t)``."""
+    longest = step.targets.shape[2]
+    weights = [pad_right(token_weights(b, spans), longest, 0) for b in step.batches]
+    return np.stack(weights)
+
+
+def token_weights(batch: Batch, spans: dict[str, float]) -> Array:
+    """Return ``(n, t)`` float32 weights of the targets.
+
+    Each named span's weight is spread evenly over its tokens in the batch; without names every
+    scored token weighs the same, together 1.  The target of column j is the token at j + 1.
+    """
+    scored = batch.targets != -100
+    if not spans:
+        even: Array = (scored / max(1, scored.sum())).astype(np.float32)
+        return even
+    total = np.zeros(batch.targets.shape, np.float32)
+    column = np.arange(batch.targets.shape[1])
+    for name, weight in spans.items():
+        if name not in batch.spans:
+            known = did_you_mean(name, batch.spans)
+            raise InputError(f"The world has no span '{name}' to train on{known}")
+        start, stop = batch.spans[name][:, :1] - 1, batch.spans[name][:, 1:] - 1
+        inside = (column >= start) & (column < stop) & scored
+        total += weight * inside / max(1, inside.sum())
+    return total
+
+
+def _exit_targets(step: Step, label: str) -> Array:
+    """Return the targets ``(member, n, t)`` with the answer replaced by the fact ``label``."""
+    asked = []
+    for batch, world in zip(step.batches, step.worlds, strict=True):
+        if label not in batch.facts:
+            known = did_you_mean(label, batch.facts)
+            raise InputError(f"The world has no fact '{label}' for the early exit{known}")
+        index = np.where(batch.facts[label].astype(bool), 0, 1)
+        targets = batch.targets.copy()
+        row, column = np.arange(len(batch)), batch.spans["answer"][:, 0] - 1
+        targets[row, column] = np.asarray(answer_tokens(world))[index]
+        asked.append(targets)
+    longest = step.targets.shape[2]
+    return np.stack([pad_right(targets, longest, -100) for targets in asked])
+
+
+def answer_tokens(world: Any) -> tuple[int, ...]:
+    """Return the token of each answer of a `Choice` world, in the order of its answers."""
+    from terrarium.worlds.tokenise import encoder  # tokenizers is only needed here
+
+    encode = encoder(world.tokenizer_json())
+    tokens = [encode(answer) for answer in world.output.answers]
+    if any(len(t) != 1 for t in tokens):
+        raise InputError(f"The answers {world.output.answers} must be one token each.")
+    return tuple(t[0] for t in tokens)
+
+
+def _reconstruction(objective: Reconstruction, network: Any, step: Step) -> Tensor:
+    error: Tensor = (network(step.inputs) - step.targets).square().flatten(1).mean(dim=1)
+    return error
+
+
+def _policy_gradient(objective: PolicyGradient, network: Any, step: Step) -> Tensor:
+    return policy_gradient_loss(
+        objective, network, step.batches, step.worlds, step.keys, step.reference, step.notes
+    )
+
+
+_LOSSES: dict[str, Callable[[Any, Any, Step], Tensor]] = {
+    "next_token": _next_token,
+    "answer_only": _answer_only,
+    "reconstruction": _reconstruction,
+    "policy_gradient": _policy_gradient,
+}

@@ -1,0 +1,91 @@
+"""AdamW for a fleet: one parameter group per member, so that each has its own learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from terrarium.organisms.recipe import Optimizer
+
+
+def learning_rate(spec: Optimizer, step: int, steps: int) -> float:
+    """Return the rate of ``step`` (from 0) of ``steps``: warm-up, then the schedule."""
+    warm = min(1.0, (step + 1) / spec.warmup) if spec.warmup else 1.0
+    if spec.schedule == "constant":
+        return spec.lr * warm
+    share = min(1.0, max(0.0, (step - spec.warmup) / max(1, steps - spec.warmup)))
+    fall = share if spec.schedule == "linear" else (1 - math.cos(math.pi * share)) / 2
+    return spec.lr * warm * (1 - (1 - spec.final) * fall)
+
+
+class FleetOptimizer:
+    """AdamW (Loshchilov & Hutter 2019) over the members of a network.
+
+    Every member has its own specification, gradient clipping and moments; what happens to one
+    changes nothing for another.
+    """
+
+    def __init__(self, network: Any, specs: Sequence[Optimizer], frozen: Sequence[str]) -> None:
+        self.specs = list(specs)
+        self._frozen = tuple(frozen)
+        self._attach(network)
+
+    def _attach(self, network: Any) -> None:
+        self.leaves: list[list[nn.Parameter]] = [
+            network.member_parameters(member, self._frozen) for member in range(len(self.specs))
+        ]
+        self._adamw = torch.optim.AdamW(
+            [
+                {"params": leaves, "betas": spec.betas, "weight_decay": spec.weight_decay}
+                for leaves, spec in zip(self.leaves, self.specs, strict=True)
+            ],
+            lr=1e-3,
+            fused=True,
+        )
+
+    def clip(self) -> Tensor:
+        """Clip each member's gradient to its own norm; return the norms before, ``(member,)``."""
+        norms = []
+        for leaves, spec in zip(self.leaves, self.specs, strict=True):
+            gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if spec.clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(leaves, spec.clip, norm)
+            norms.append(norm)
+        return torch.stack(norms)
+
+    def step(self, step: int, steps: int) -> None:
+        """Take one step, each member at its own rate."""
+        for group, spec in zip(self._adamw.param_groups, self.specs, strict=True):
+            group["lr"] = learning_rate(spec, step, steps)
+        self._adamw.step()
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return copies of a member's moments and step count; empty before the first step."""
+        state = {}
+        for i, leaf in enumerate(self.leaves[member]):
+            for name, value in self._adamw.state.get(leaf, {}).items():
+                state[f"{i}.{name}"] = value.detach().clone()
+        return state
+
+    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
+        """Put back what `member_state` returned."""
+        for i, leaf in enumerate(self.leaves[member]):
+            own = {n.split(".", 1)[1]: v for n, v in state.items() if n.startswith(f"{i}.")}
+            if own:
+                self._adamw.state[leaf] = {
+                    name: value.clone().to(leaf.device if value.dim() else "cpu")
+                    for name, value in own.items()
+                }
+
+    def keep(self, network: Any, members: Sequence[int]) -> None:
+        """Follow ``network.keep(members)``: attach to the new leaves with the old moments."""
+        states = [self.member_state(m) for m in members]
+        self.specs = [self.specs[m] for m in members]
+        self._attach(network)
+        for member, state in enumerate(states):
+            self.load_member_state(member, state)
