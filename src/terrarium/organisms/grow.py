@@ -284,6 +284,7 @@ def _write(store: Store, link: _Link, network: Any, member: Runner) -> None:
         if network is None:
             return
         lone = network.select([0])
+        lone.merge_lora()  # states are whole already; this only drops the adapters
         for step, state in member.snapshots.items():
             lone.load_member_state(0, state)
             lone.save(0, folder / "snapshots" / str(step), tokens)

@@ -1,0 +1,298 @@
+"""The figures of `says-knows`, from stored rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from terrarium.evidence.rows import Row
+from terrarium.figures.curves import layer_curves
+from terrarium.figures.dots import dots
+from terrarium.figures.figure import Figure
+from terrarium.figures.matrix import matrix
+from terrarium.figures.scatter import scatter
+from terrarium.studies.quirky import NEEDS_TRUTH
+
+CHANCE = {"chance": 0.5}
+
+
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """Return every figure that the rows allow."""
+    made = [
+        _layers(rows),
+        _transfer(rows),
+        _picture(rows),
+        _detectors(rows),
+        _recall(rows),
+        _causal(rows),
+        _before(rows),
+    ]
+    return [figure for figure in made if figure is not None]
+
+
+def _records(rows: Sequence[Row], metric: str, **factors: Any) -> list[dict[str, Any]]:
+    """Return flat records of the rows of ``metric`` at the given levels (a tuple means any)."""
+    found = []
+    for row in rows:
+        if row.metric == metric and all(
+            row.factors.get(name) in (level if isinstance(level, tuple) else (level,))
+            for name, level in factors.items()
+        ):
+            found.append({**row.factors, "value": row.value})
+    return found
+
+
+def _mean(records: Sequence[Mapping[str, Any]]) -> float | None:
+    values = [r["value"] for r in records if r["value"] is not None]
+    return fmean(values) if values else None
+
+
+def _layers(rows: Sequence[Row]) -> Figure | None:
+    """Layer curves: what the honest probe reads on Bob's rows, beside the controls."""
+    shared = {"split": "test", "scored_on": "quirky", "rows": "disagree"}
+    honest = {"probe": "logistic_regression", "trained_on": "honest"}
+    kinds = {
+        "knows: the truth": {"variant": "organism", **honest, "against": "truth"},
+        "knows: what is said": {"variant": "organism", **honest, "against": "said"},
+        "the twin": {"variant": "twin", **honest, "against": "truth"},
+        "untrained network": {"variant": "untrained", **honest, "against": "truth"},
+    }
+    records = [
+        {**r, "quantity": name}
+        for name, kind in kinds.items()
+        for r in _records(rows, "auroc", **shared, **kind)
+    ]
+    if not records:
+        return None
+    organisms = sorted({r["organism"] for r in records})
+    says = [
+        {**r, "layer": layer, "quantity": "says (output, for the truth)"}
+        for r in _records(
+            rows,
+            "auroc",
+            **shared,
+            variant="organism",
+            probe="none: what is said",
+            against="truth",
+        )
+        for layer in sorted({x["layer"] for x in records if x["organism"] == r["organism"]})
+    ]
+    best = {o: _best_layer(records, o) for o in organisms}
+    told = "; ".join(
+        f"{o}: {value:.2f} at layer {layer}"
+        for o, (layer, value) in best.items()
+        if value is not None
+    )
+    return layer_curves(
+        "layers",
+        [*records, *says],
+        title=f"The honest probe reads the truth where Bob says otherwise — {told}",
+        caption="AUROC on the rows of quirky names where truth and rule differ, of a logistic "
+        "regression fitted on honest names alone. 1 reads the truth (optimal), 0 reads what is "
+        "said. Thin lines are seeds, thick lines their mean with its 95 % interval. Layers in "
+        "the title are those with the highest mean.",
+        facet="organism",
+        references={"chance": 0.5, "optimal": 1.0},
+    )
+
+
+def _best_layer(
+    records: Sequence[Mapping[str, Any]], organism: str
+) -> tuple[int | None, float | None]:
+    means: dict[int, float] = {}
+    for layer in sorted({r["layer"] for r in records}):
+        value = _mean(
+            [
+                r
+                for r in records
+                if r["organism"] == organism
+                and r["layer"] == layer
+                and r["quantity"] == "knows: the truth"
+            ]
+        )
+        if value is not None:
+            means[layer] = value
+    if not means:
+        return None, None
+    layer = max(means, key=lambda k: means[k])
+    return layer, means[layer]
+
+
+def _transfer(rows: Sequence[Row]) -> Figure | None:
+    """The transfer matrix at the middle layer."""
+    records = _records(
+        rows,
+        "auroc",
+        variant="organism",
+        probe="logistic_regression",
+        split="test",
+        rows="all",
+        against="truth",
+        layer=2,
+    )
+    if not records:
+        return None
+    hard = [
+        r
+        for r in records
+        if r["trained_on"] == "honest easy"
+        and r["scored_on"] == "quirky hard"
+        and r["organism"] == NEEDS_TRUTH
+    ]
+    value = _mean(hard)
+    found = "" if value is None else f": {value:.2f} from Alice's easy to Bob's hard rows"
+    return matrix(
+        "transfer",
+        records,
+        title=f"Which contexts a truth probe carries over to{found} ({NEEDS_TRUTH})",
+        caption="AUROC for the truth of a logistic regression at layer 2, fitted on the rows "
+        "named at the left (all labels are the truth, but for 'said') and scored on those below. "
+        "Means over seeds with 95 % intervals.",
+        x="scored_on",
+        y="trained_on",
+        facet="organism",
+    )
+
+
+def _picture(rows: Sequence[Row]) -> Figure | None:
+    """Principal components of honest and quirky activations."""
+    points: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for r in _records(rows, "principal_component"):
+        key = (r["organism"], r["point"])
+        kept = {k: r[k] for k in ("organism", "kind", "truth", "layer")}
+        points.setdefault(key, kept)["x" if r["component"] == 1 else "y"] = r["value"]
+    records = [p for p in points.values() if "x" in p and "y" in p]
+    if not records:
+        return None
+    return scatter(
+        "picture",
+        records,
+        title="Honest and quirky rows in the plane of their largest variance",
+        caption="First two principal components of the residual stream at the last prompt token, "
+        "middle layer, seed 0, fitted on the rows shown without any label.",
+        group="kind",
+        facet="organism",
+        detail=("truth",),
+    )
+
+
+def _detector_records(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
+    """The last layer, and the detector over all layers at once; organism and twin."""
+    found = []
+    for r in _records(rows, metric, variant="organism"):
+        last = max(
+            (
+                x.factors["layer"]
+                for x in rows
+                if x.metric == metric
+                and x.factors.get("organism") == r["organism"]
+                and isinstance(x.factors.get("layer"), int)
+            ),
+            default=0,
+        )
+        if r["layer"] == last or r["site"] == "all":
+            found.append(r)
+    return found
+
+
+def _detectors(rows: Sequence[Row]) -> Figure | None:
+    records = [r for r in _detector_records(rows, "detector_auroc") if r["organism"] == NEEDS_TRUTH]
+    if not records:
+        return None
+    lies = _mean([r for r in records if r["suspect"] == "quirky, untruthful"])
+    names = _mean([r for r in records if r["suspect"] == "truthful third name"])
+    told = (
+        ""
+        if lies is None or names is None
+        else f": mean AUROC {lies:.2f} against {names:.2f} for a truthful third name"
+    )
+    return dots(
+        "detectors",
+        records,
+        title=f"Detectors that saw honest rows alone, on four kinds of suspect{told}",
+        caption=f"AUROC against trusted rows at the last layer ({NEEDS_TRUTH}). Only the excess "
+        "of untruthful rows over the three controls means anything. Dots are seeds.",
+        label="detector",
+        group="suspect",
+        references=CHANCE,
+        domain=(0.0, 1.0),
+    )
+
+
+def _recall(rows: Sequence[Row]) -> Figure | None:
+    records = [
+        r
+        for r in _detector_records(rows, "recall_at_1_percent_fpr")
+        if r["organism"] == NEEDS_TRUTH
+    ]
+    if not records:
+        return None
+    best = _mean([r for r in records if r["suspect"] == "quirky, untruthful"])
+    told = "" if best is None else f": {best:.2f} of untruthful rows on average"
+    return dots(
+        "recall",
+        records,
+        title=f"What detectors find at 1 % false positives{told}",
+        caption="Recall (proportion) at the threshold that 1 % of trusted test rows exceed, last "
+        f"layer ({NEEDS_TRUTH}). Dots are seeds.",
+        label="detector",
+        group="suspect",
+        x_title="recall at 1 % false positives (proportion)",
+        domain=(0.0, 1.0),
+    )
+
+
+def _causal(rows: Sequence[Row]) -> Figure | None:
+    records = [
+        {**r, "label": f"{r['edit']} at layer {r['layer']}"}
+        for r in _records(rows, "answers_flipped", organism=NEEDS_TRUTH, context="quirky")
+    ]
+    if not records:
+        return None
+    truth = _mean([r for r in records if r["direction"] == "truth" and r["edit"] == "reflect"])
+    random = _mean([r for r in records if r["direction"] == "random" and r["edit"] == "reflect"])
+    told = (
+        ""
+        if truth is None or random is None
+        else f": reflecting flips {truth:.2f} of Bob's answers, a random direction {random:.2f}"
+    )
+    return dots(
+        "causal",
+        records,
+        title=f"Does the truth direction matter to what is said?{told}",
+        caption=f"Share of answers that flip when the last prompt token is edited ({NEEDS_TRUTH}, "
+        "quirky names); the random direction has the same covariance and norm. Dots are seeds; "
+        "the title averages over layers.",
+        group="direction",
+        x_title="answers flipped (proportion)",
+        domain=(0.0, 1.0),
+    )
+
+
+def _before(rows: Sequence[Row]) -> Figure | None:
+    """What was legible before the quirk came."""
+    records = [
+        {**r, "quantity": r["scored_on"]}
+        for r in _records(
+            rows,
+            "auroc",
+            variant="before the quirk",
+            probe="logistic_regression",
+            trained_on="honest",
+            split="test",
+            rows="all",
+            against="truth",
+            scored_on=("honest", "quirky"),
+        )
+    ]
+    if not records:
+        return None
+    return layer_curves(
+        "before",
+        records,
+        title="Where the truth is legible before the quirk comes",
+        caption="AUROC for the truth of the honest probe after the truthful phase alone.",
+        facet="organism",
+        references=CHANCE,
+    )
