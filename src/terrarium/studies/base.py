@@ -6,38 +6,48 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from terrarium.evidence.checks import Check
 from terrarium.evidence.hypotheses import Hypothesis
 from terrarium.evidence.rows import Row
+from terrarium.figures.cards import Card
+from terrarium.figures.figure import Figure
 from terrarium.progress import Progress
 from terrarium.registry import Registry
+
+__all__ = ["Cell", "Figure", "Size", "Study", "studies"]
 
 Size = Literal["smoke", "quick", "full"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One independent piece of a study: a pure function of ``spec``.
+    """One piece of a study: a pure function of ``spec``.
 
-    ``name`` is for people; ``cost_s`` is a guess of the seconds one core needs.
+    Attributes
+    ----------
+    name:
+        For people and for ``needs``; unique within the study.
+    spec:
+        What JSON can hold; ``measure`` gets it as it comes out of JSON (tuples are lists).
+    cost_s:
+        A guess of the seconds one core needs; corrected by what earlier runs took.
+    needs:
+        Names of cells that must be done before this one starts (it uses what they put into the
+        store, such as the shared first phases of a recipe).
+    memory_mb, disk_mb:
+        Guesses of the worker's peak memory and of what the cell adds to the store.
     """
 
     name: str
     spec: Mapping[str, Any]
     cost_s: float = 1.0
+    needs: tuple[str, ...] = ()
+    memory_mb: float = 500.0
+    disk_mb: float = 1.0
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure made from tidy rows: a Vega-Lite spec, a title that states the finding, the data.
-
-    ``data`` are the very rows drawn (flat dicts); ``spec`` embeds them.
-    """
-
-    name: str
-    title: str
-    caption: str
-    spec: Mapping[str, Any]
-    data: Sequence[Mapping[str, Any]]
+def _nothing(rows: Sequence[Row]) -> tuple[()]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,9 @@ class Study:
         ``measure(cell, store_home, progress) -> [Row]``, pure in ``cell.spec``; runs in a worker.
     figures:
         ``figures(rows) -> [Figure]`` from stored rows alone.
+    checks, cards:
+        ``checks(rows) -> [Check]`` and ``cards(rows) -> [Card]`` (what was grown), from stored
+        rows alone, for the report.
     code:
         Modules whose code decides the rows (for the cells' keys).
     """
@@ -64,6 +77,8 @@ class Study:
     measure: Callable[[Cell, str, Progress], Sequence[Row]]
     figures: Callable[[Sequence[Row]], Sequence[Figure]]
     code: Sequence[str] = field(default_factory=tuple)
+    checks: Callable[[Sequence[Row]], Sequence[Check]] = _nothing
+    cards: Callable[[Sequence[Row]], Sequence[Card]] = _nothing
 
 
 studies: Registry[Study] = Registry("studies", {"says-knows": "terrarium.studies.says_knows:STUDY"})
