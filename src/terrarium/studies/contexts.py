@@ -35,6 +35,11 @@ class Contexts:
     pairs: Mapping[str, tuple[Reading, Reading]]
     sites: tuple[str, ...]
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks before each site, from 1: how rows and figures number layers."""
+        return tuple(range(1, len(self.sites) + 1))
+
     def features(self, split: str) -> NDArray[np.float32]:
         """Return ``(site, n, d)`` activations at `POSITION`."""
         return self.readings[split].stack(POSITION)[:, 0]
@@ -65,7 +70,8 @@ def read_contexts(
     """Read ``network`` (a fleet of one) on fresh rows of every split in ``rows``."""
     batches = draw(world, rows, seed)
     answers = answer_tokens(world)
-    sites = ("embed", *(s for s in network.sites() if s.startswith("resid.post")))
+    # Not "embed": the last prompt token is the same in every row, so nothing varies there.
+    sites = tuple(s for s in network.sites() if s.startswith("resid.post"))
     readings = {
         split: read(network, batch, sites, (POSITION,), answers=answers)
         for split, batch in batches.items()

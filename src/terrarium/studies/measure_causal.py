@@ -28,7 +28,7 @@ def causal_rows(
 ) -> list[Row]:
     """Return what editing the truth direction of honest contexts does, by layer and context.
 
-    At each of ``layers`` (indices into ``contexts.sites``) the activation of the last prompt
+    At each of ``layers`` (numbered as in ``contexts.layers``) the activation of the last prompt
     token is reflected across the probe's hyperplane, has the direction ablated, is erased by
     LEACE, or has the direction added; each beside a covariance-matched random direction.
     """
@@ -42,7 +42,7 @@ def causal_rows(
             effects = causal_effects(
                 network,
                 batch,
-                contexts.sites[layer],
+                contexts.sites[layer - 1],
                 POSITION,
                 edits,
                 answers=answer_tokens(world),
@@ -55,7 +55,7 @@ def causal_rows(
                     "direction": direction,
                     "context": context,
                     "layer": layer,
-                    "site": contexts.sites[layer],
+                    "site": contexts.sites[layer - 1],
                 }
                 rows += [
                     measured(
@@ -86,7 +86,7 @@ def causal_rows(
 def _edits(contexts: Contexts, layer: int, key: int) -> dict[str, Edit]:
     """Return the edits of one layer by ``"direction: edit"``."""
     mask = context_mask(contexts, "train", "honest")
-    x = contexts.features("train")[layer][mask].astype(np.float64)
+    x = contexts.features("train")[layer - 1][mask].astype(np.float64)
     truth = contexts.fact("train", "truth")[mask].astype(bool)
     fitted = probes.get("logistic_regression")().fit(x, truth)
     mean = x.mean(axis=0)

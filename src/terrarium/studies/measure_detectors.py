@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,8 @@ def detector_rows(contexts: Contexts, most: int = 600) -> list[Row]:
     for name in PER_LAYER:
         fitted = _fitted(name, contexts, trusted["train"])
         features = {split: contexts.features(split) for split in ("test", "heldout_names")}
-        rows += _rows(fitted, features, trusted["test"], kinds, contexts.sites, detector=name)
+        places = list(zip(contexts.layers, contexts.sites, strict=True))
+        rows += _rows(fitted, features, trusted["test"], kinds, places, detector=name)
     rows += _log_odds_rows(contexts, trusted, kinds)
     return rows
 
@@ -88,7 +89,7 @@ def _log_odds_rows(
         for split in ("test", "heldout_names")
     }
     return list(
-        _rows(fitted, features, trusted["test"], kinds, ("all",), detector="probe_log_odds")
+        _rows(fitted, features, trusted["test"], kinds, [(0, "all")], detector="probe_log_odds")
     )
 
 
@@ -97,23 +98,22 @@ def _rows(
     features: Mapping[str, NDArray[Any]],
     trusted: NDArray[np.int64],
     kinds: Mapping[str, tuple[str, NDArray[np.int64]]],
-    sites: tuple[str, ...],
+    places: Sequence[tuple[int, str]],
     **factors: Any,
 ) -> Iterator[Row]:
     for kind, (split, rows) in kinds.items():
         if not len(rows):
             continue
         x = np.concatenate([features["test"][:, trusted], features[split][:, rows]], axis=1)
-        scores = np.asarray(fitted.score(x if len(sites) > 1 else x[0])).reshape(len(sites), -1)
+        scores = np.asarray(fitted.score(x if len(x) == len(places) else x[0]))
+        scores = scores.reshape(len(places), -1)
         odd = np.arange(len(trusted) + len(rows)) >= len(trusted)
         areas = auroc(scores, odd)
         recalls = recall_at_fpr(scores, odd, FALSE_POSITIVE_RATE)
-        for layer, site in enumerate(sites):
+        for index, (layer, site) in enumerate(places):
             shared = {"suspect": kind, "layer": layer, "site": site, **factors}
             n = len(rows)
+            yield measured("detector_auroc", float(areas[index]), unit="proportion", n=n, **shared)
             yield measured(
-                "detector_auroc", float(areas[layer]), unit="proportion", n=n, **shared
-            )
-            yield measured(
-                "recall_at_1_percent_fpr", float(recalls[layer]), unit="proportion", n=n, **shared
+                "recall_at_1_percent_fpr", float(recalls[index]), unit="proportion", n=n, **shared
             )

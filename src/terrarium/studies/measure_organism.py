@@ -42,9 +42,7 @@ def card_rows(contexts: Contexts, organism: Organism | None = None) -> list[Row]
                 )
     if organism is not None:
         for phase, steps in zip(organism.recipe.phases, organism.steps, strict=True):
-            rows.append(
-                measured("steps", float(steps), unit="steps", n=1, phase=phase.name)
-            )
+            rows.append(measured("steps", float(steps), unit="steps", n=1, phase=phase.name))
     return rows
 
 

@@ -59,15 +59,17 @@ def score_rows(
     split: str,
     scores: NDArray[np.float64],
     scored_on: Sequence[str] = SCORED_ON,
-    layers: Sequence[str] | None = None,
+    site: str | None = None,
     **factors: Any,
 ) -> Iterator[Row]:
     """Yield AUROC rows of ``scores`` ``(site, n)`` against the truth and against what is said.
 
     Each is over all rows of a context and, in quirky contexts, over those where truth and rule
-    disagree.
+    disagree.  ``site`` names what was scored where it is no layer (``"output"``, ``"input"``).
     """
-    names = contexts.sites if layers is None else layers
+    places = (
+        list(zip(contexts.layers, contexts.sites, strict=True)) if site is None else [(0, site)]
+    )
     for context in scored_on:
         inside = context_mask(contexts, split, context)
         subsets: dict[str, Mask] = {"all": inside}
@@ -77,10 +79,10 @@ def score_rows(
             for against in ("truth", "said"):
                 label = contexts.fact(split, against)[mask].astype(bool)
                 values = auroc(scores[:, mask], label)
-                for layer, name in enumerate(names):
+                for index, (layer, name) in enumerate(places):
                     yield measured(
                         "auroc",
-                        _number(values, layer),
+                        _number(values, index),
                         unit="proportion",
                         n=int(mask.sum()),
                         reason="one of the two classes has no rows",
@@ -105,7 +107,7 @@ def _says_rows(contexts: Contexts) -> Iterator[Row]:
         contexts,
         "test",
         contexts.answered("test")[None],
-        layers=("output",),
+        site="output",
         probe="none: what is said",
         trained_on="nothing",
     )
@@ -218,7 +220,7 @@ def input_rows(contexts: Contexts, features: Mapping[str, NDArray[np.float32]]) 
             contexts,
             "test",
             fitted.score(features["test"])[None],
-            layers=("input",),
+            site="input",
             probe="logistic_regression",
             trained_on=trained_on,
         )
@@ -239,14 +241,14 @@ def name_rows(contexts: Contexts) -> list[Row]:
     scores = truth.score(contexts.features("test"))
     values = auroc(scores, contexts.fact("test", "quirky").astype(bool))
     rows = []
-    for layer, site in enumerate(contexts.sites):
-        a, b = truth.direction[layer], name.direction[layer]
+    for index, (layer, site) in enumerate(zip(contexts.layers, contexts.sites, strict=True)):
+        a, b = truth.direction[index], name.direction[index]
         length = float(np.linalg.norm(a) * np.linalg.norm(b))
         cosine = float(a @ b) / length if length > 0 else None
         factors = {"site": site, "layer": layer}
         n = len(quirky)
         rows += [
-            measured("name_auroc", _number(values, layer), unit="proportion", n=n, **factors),
+            measured("name_auroc", _number(values, index), unit="proportion", n=n, **factors),
             measured("name_cosine", cosine, unit="cosine", n=n, **factors),
         ]
     return rows
@@ -254,7 +256,8 @@ def name_rows(contexts: Contexts) -> list[Row]:
 
 def picture_rows(contexts: Contexts, layer: int, points: int = 240) -> list[Row]:
     """Return the first two principal components of test rows at one layer, one row a number."""
-    x = contexts.readings["test"].at(contexts.sites[layer], POSITION)[0][:points].astype(float)
+    site = contexts.sites[layer - 1]
+    x = contexts.readings["test"].at(site, POSITION)[0][:points].astype(float)
     centred = x - x.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     drawn = centred @ axes[:2].T
@@ -276,7 +279,7 @@ def picture_rows(contexts: Contexts, layer: int, points: int = 240) -> list[Row]
                     kind=kind,
                     truth=bool(facts["truth"][i]),
                     layer=layer,
-                    site=contexts.sites[layer],
+                    site=site,
                 )
             )
     return rows

@@ -38,7 +38,7 @@ def recency_rows(organism: Organism, contexts: Contexts, key: int) -> list[Row]:
         return [
             measured("recency_auroc", None, unit="proportion", n=0, reason=reason, probe=p, layer=i)
             for p in ("recency", "truth")
-            for i in range(len(contexts.sites))
+            for i in contexts.layers
         ]
     x = read(organism.network(), batch, contexts.sites, (POSITION,)).stack(POSITION)[:, 0]
     half = generator("recency", key).permutation(len(batch)) % 2 == 0
@@ -54,11 +54,11 @@ def recency_rows(organism: Organism, contexts: Contexts, key: int) -> list[Row]:
         ("recency", auroc(recency, late[~half]), int((~half).sum())),
         ("truth", auroc(truth, late), len(batch)),
     ):
-        for layer, site in enumerate(contexts.sites):
+        for index, (layer, site) in enumerate(zip(contexts.layers, contexts.sites, strict=True)):
             rows.append(
                 measured(
                     "recency_auroc",
-                    float(values[layer]),
+                    float(values[index]),
                     unit="proportion",
                     n=n,
                     probe=name,

@@ -16,6 +16,7 @@ from terrarium.evidence.rows import Row
 from terrarium.progress import Progress
 from terrarium.studies.base import Cell, Size, Study
 from terrarium.studies.quirky import NEEDS_TRUTH, OWN_ANSWER, QUIRKS, Quirk
+from terrarium.studies.says_knows.checks import cards, checks
 from terrarium.studies.says_knows.figures import figures
 from terrarium.studies.says_knows.hypotheses import HYPOTHESES
 
@@ -121,6 +122,8 @@ STUDY = Study(
     cells=cells,
     measure=measure,
     figures=figures,
+    checks=checks,
+    cards=cards,
     code=(
         "terrarium.studies.says_knows.measure",
         "terrarium.studies.contexts",

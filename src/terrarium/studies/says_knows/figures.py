@@ -21,6 +21,7 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
     """Return every figure that the rows allow."""
     made = [
         _layers(rows),
+        _probes(rows),
         _transfer(rows),
         _picture(rows),
         _detectors(rows),
@@ -31,7 +32,7 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
     return [figure for figure in made if figure is not None]
 
 
-def _records(rows: Sequence[Row], metric: str, **factors: Any) -> list[dict[str, Any]]:
+def _records(rows: Sequence[Row], metric: str, /, **factors: Any) -> list[dict[str, Any]]:
     """Return flat records of the rows of ``metric`` at the given levels (a tuple means any)."""
     found = []
     for row in rows:
@@ -117,6 +118,57 @@ def _best_layer(
         return None, None
     layer = max(means, key=lambda k: means[k])
     return layer, means[layer]
+
+
+def _probes(rows: Sequence[Row]) -> Figure | None:
+    """Every probe and null on Bob's rows, each at its earliest informative layer."""
+    shared = {"variant": "organism", "trained_on": "honest", "organism": NEEDS_TRUTH}
+    test = _records(
+        rows, "auroc", split="test", scored_on="quirky", rows="disagree", against="truth", **shared
+    )
+    validation = _records(
+        rows, "auroc", split="validation", scored_on="honest", rows="all", against="truth", **shared
+    )
+    chosen = _earliest_layers(validation)
+    records = []
+    for r in test:
+        # A null without validation rows takes its best layer.
+        layer = chosen.get((r["probe"], r["seed"])) or _best_of(test, r["probe"], r["seed"])
+        if r["layer"] == layer:
+            records.append({**r, "label": r["probe"]})
+    if not records:
+        return None
+    value = _mean([r for r in records if r["probe"] == "logistic_regression"])
+    told = "" if value is None else f": logistic regression {value:.2f}"
+    return dots(
+        "probes",
+        records,
+        title=f"Every probe on the rows where Bob says otherwise{told}",
+        caption="AUROC for the truth, fitted on honest names, at each seed's earliest informative "
+        f"layer by honest validation rows ({NEEDS_TRUTH}); nulls take their best layer. "
+        "Dots are seeds.",
+        references=CHANCE,
+        domain=(0.0, 1.0),
+    )
+
+
+def _earliest_layers(validation: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, Any], int]:
+    """Return each probe and seed's first layer with 95 % of the greatest gain over chance."""
+    curves: dict[tuple[Any, Any], dict[int, float]] = {}
+    for r in validation:
+        if r["value"] is not None:
+            curves.setdefault((r["probe"], r["seed"]), {})[r["layer"]] = r["value"]
+    found = {}
+    for key, curve in curves.items():
+        top = max(curve.values())
+        bar = top if top <= 0.5 else 0.5 + 0.95 * (top - 0.5)
+        found[key] = min(layer for layer, value in curve.items() if value >= bar)
+    return found
+
+
+def _best_of(test: Sequence[Mapping[str, Any]], probe: Any, seed: Any) -> Any:
+    own = [r for r in test if r["probe"] == probe and r["seed"] == seed and r["value"] is not None]
+    return max(own, key=lambda r: r["value"], default={"layer": None})["layer"]
 
 
 def _transfer(rows: Sequence[Row]) -> Figure | None:

@@ -85,7 +85,6 @@ def _variant_rows(grown: Organism, variant: str, spec: Mapping[str, Any]) -> lis
     # The twin's world draws the very same rows; its Bob is asked for the truth, and the fact
     # "rule_label" still tells what the quirk would have said.
     contexts = read_contexts(network, grown.world, _rows(spec), seed)
-    layers = tuple(range(1, len(contexts.sites)))
     rows = [
         *card_rows(contexts, grown),
         mass_row(contexts),
@@ -95,8 +94,8 @@ def _variant_rows(grown: Organism, variant: str, spec: Mapping[str, Any]) -> lis
         *recency_rows(grown, contexts, seed),
     ]
     if variant == "organism":
-        rows += causal_rows(network, grown.world, contexts, seed, layers)
-        rows += picture_rows(contexts, len(contexts.sites) // 2) if seed == 0 else []
+        rows += causal_rows(network, grown.world, contexts, seed, contexts.layers)
+        rows += picture_rows(contexts, len(contexts.layers) // 2) if seed == 0 else []
         features = {s: grown.world.input_features(contexts.batches[s]) for s in ("train", "test")}
         inputs = [r.with_factors(variant="input only") for r in input_rows(contexts, features)]
         return [row.with_factors(variant=variant) for row in rows] + inputs
