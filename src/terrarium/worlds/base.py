@@ -17,7 +17,10 @@ from terrarium.registry import Registry
 
 Array = NDArray[Any]
 Split = str
-"""``"train"``, ``"validation"`` or ``"test"``, disjoint in rows; a world may add held-out families."""
+"""``"train"``, ``"validation"`` or ``"test"``, disjoint in rows; worlds may add held-out families.
+
+Other splits need not be disjoint from ``"test"``, but must be from the other two.
+"""
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,9 @@ class JointRow:
 class Counterfactual:
     """Minimal pairs with a known effect.
 
-    ``before`` and ``after`` are paired row by row and differ only in ``changed``; the oracle's
-    answer changes from ``before.facts[fact]`` to ``after.facts[fact]`` for each fact in
+    ``before`` and ``after`` are paired row by row and differ only in ``changed`` (in worlds of
+    tokens a span, or several with commas, and the answer where it follows); the oracle's answer
+    changes from ``before.facts[fact]`` to ``after.facts[fact]`` for each fact in
     ``affects``, and every other fact stays.
     """
 
