@@ -64,6 +64,8 @@ def test_the_three_words_keep_their_colours() -> None:
     for present in (["knows"], ["optimal", "knows"], ["baseline", "says"]):
         domain = slots(present)
         assert domain[:3] == ["says", "knows", "optimal"]
+    longer = slots(["knows: the truth", "knows: what is said", "says (output)"])
+    assert longer == ["says (output)", "knows: the truth", "optimal", "knows: what is said"]
     assert LIGHT["range"]["category"][1] == colour("knows" and "c2", "light") == "#0072b2"
 
 

@@ -11,6 +11,7 @@ gives them their values.  ``LIGHT`` and ``DARK`` hold colours, for files that le
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -163,6 +164,8 @@ def themed(spec: Mapping[str, Any], theme: Theme) -> dict[str, Any]:
 def slots(series: list[str]) -> list[str]:
     """Return the scale's domain for ``series``: says, knows, optimal first, then the rest in order.
 
-    The three words are always there, drawn or not, so that their colours never move.
+    The three words are always there, drawn or not, so that their colours never move.  The first
+    series that begins with one of them ("knows: the truth") takes its place.
     """
-    return [*QUANTITIES, *(name for name in series if name not in QUANTITIES)]
+    first = [next((s for s in series if re.match(rf"{word}\b", s)), word) for word in QUANTITIES]
+    return [*first, *(name for name in series if name not in first)]
