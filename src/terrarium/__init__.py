@@ -1,1 +1,103 @@
-"""A laboratory for model organisms: small models grown in worlds whose exact right output is known."""
+"""terrarium: a laboratory for model organisms.
+
+Small models grown in worlds whose exact right output is known, so that what a model says, what it
+knows and what would be optimal can be compared.
+
+The public nouns are here; each is imported when it is first used, so that ``import terrarium``
+costs nothing::
+
+    import terrarium as tm
+
+    organism, twin = tm.grow([(recipe, 0), (recipe.twin(), 0)], tm.Store())
+    reading = tm.read(organism.network(), organism.world.sample(1000, rng), "resid.post")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    # worlds: what is right
+    "worlds": "terrarium.worlds.base",
+    "Batch": "terrarium.worlds.base",
+    "World": "terrarium.worlds.base",
+    "Arithmetic": "terrarium.worlds.arithmetic",
+    "Statements": "terrarium.worlds.statements",
+    "load_statements": "terrarium.worlds.statements",
+    "check_world": "terrarium.worlds.check",
+    # organisms: what is grown
+    "Recipe": "terrarium.organisms.recipe",
+    "Phase": "terrarium.organisms.recipe",
+    "Source": "terrarium.organisms.recipe",
+    "load_recipe": "terrarium.organisms.recipe",
+    "Organism": "terrarium.organisms.grow",
+    "grow": "terrarium.organisms.grow",
+    "load_folder": "terrarium.organisms.huggingface",
+    "Store": "terrarium.store",
+    # readings: what a model did
+    "Reading": "terrarium.readings.reading",
+    "read": "terrarium.readings.read",
+    "load_activations": "terrarium.readings.stored",
+    "encode_statements": "terrarium.readings.text",
+    # instruments: what we infer with
+    "probes": "terrarium.instruments.base",
+    "detectors": "terrarium.instruments.base",
+    "ContrastPairs": "terrarium.instruments.base",
+    "check_probe": "terrarium.instruments.check_probe",
+    "check_detector": "terrarium.instruments.check_detector",
+    "causal_effect": "terrarium.instruments.causal",
+    # evidence: what may be concluded
+    "Row": "terrarium.evidence.rows",
+    "Hypothesis": "terrarium.evidence.hypotheses",
+    "judge": "terrarium.evidence.hypotheses",
+    "read_rows": "terrarium.evidence.table",
+    "write_rows": "terrarium.evidence.table",
+    "rows_frame": "terrarium.evidence.table",
+    "query": "terrarium.evidence.table",
+    # studies: what is asked
+    "Study": "terrarium.studies.base",
+    "studies": "terrarium.studies.base",
+    "run_study": "terrarium.studies.runner",
+    "stored_rows": "terrarium.studies.runner",
+    "render_report": "terrarium.pages.report",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'terrarium' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from terrarium.evidence.hypotheses import Hypothesis, judge
+    from terrarium.evidence.rows import Row
+    from terrarium.evidence.table import query, read_rows, rows_frame, write_rows
+    from terrarium.instruments.base import ContrastPairs, detectors, probes
+    from terrarium.instruments.causal import causal_effect
+    from terrarium.instruments.check_detector import check_detector
+    from terrarium.instruments.check_probe import check_probe
+    from terrarium.organisms.grow import Organism, grow
+    from terrarium.organisms.huggingface import load_folder
+    from terrarium.organisms.recipe import Phase, Recipe, Source, load_recipe
+    from terrarium.pages.report import render_report
+    from terrarium.readings.read import read
+    from terrarium.readings.reading import Reading
+    from terrarium.readings.stored import load_activations
+    from terrarium.readings.text import encode_statements
+    from terrarium.store import Store
+    from terrarium.studies.base import Study, studies
+    from terrarium.studies.runner import run_study, stored_rows
+    from terrarium.worlds.arithmetic import Arithmetic
+    from terrarium.worlds.base import Batch, World, worlds
+    from terrarium.worlds.check import check_world
+    from terrarium.worlds.statements import Statements, load_statements

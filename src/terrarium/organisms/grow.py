@@ -128,10 +128,19 @@ def chain(recipe: Recipe, seed: int) -> list[_Link]:
             "seed": seed,
             "index": index,
             "parent": parent,
-            "phase": phase.model_dump(mode="json", exclude={"name"}),
+            "phase": _resolved_phase(phase),
         }
         links.append(_Link(recipe, seed, index, spec, _code(phase, recipe.model.kind), parent))
     return links
+
+
+def _resolved_phase(phase: Phase) -> dict[str, Any]:
+    """Return the phase with its worlds' full specs: defaults, and the digests of files."""
+    spec: dict[str, Any] = phase.model_dump(mode="json", exclude={"name"})
+    for told, source in zip(spec["sources"], phase.sources, strict=True):
+        told["options"] = make_world(source).model_dump(mode="json")
+        del told["twin"]  # what the twin sees is no part of this organism
+    return spec
 
 
 def grow(

@@ -50,7 +50,7 @@ def causal_rows(
             )
             for name, effect in effects.items():
                 direction, _, kind = name.partition(": ")
-                shared = {
+                shared: dict[str, Any] = {
                     "edit": kind,
                     "direction": direction,
                     "context": context,

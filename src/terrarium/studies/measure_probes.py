@@ -245,7 +245,7 @@ def name_rows(contexts: Contexts) -> list[Row]:
         a, b = truth.direction[index], name.direction[index]
         length = float(np.linalg.norm(a) * np.linalg.norm(b))
         cosine = float(a @ b) / length if length > 0 else None
-        factors = {"site": site, "layer": layer}
+        factors: dict[str, Any] = {"site": site, "layer": layer}
         n = len(quirky)
         rows += [
             measured("name_auroc", _number(values, index), unit="proportion", n=n, **factors),

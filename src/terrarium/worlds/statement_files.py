@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ Row = tuple[str, Mapping[str, Any]]
 """Where a row stands ("line 7"), and its fields."""
 
 
-def read_columns(path: Path, columns: Mapping[str, str], max_rows: int) -> dict[str, list[Any]]:
+def read_columns(
+    path: Path,
+    columns: Mapping[str, str],
+    max_rows: int,
+    required: Sequence[str] = ("statement", "label"),
+) -> dict[str, list[Any]]:
     """Return the columns that mean something, as lists of raw values, and ``"where"``.
 
     ``columns`` maps names of `COLUMNS` to the file's own.  A column that the file lacks is left
@@ -36,7 +41,7 @@ def read_columns(path: Path, columns: Mapping[str, str], max_rows: int) -> dict[
     where: list[str] = []
     for place, row in _decoded(path, read):
         if not where:
-            found = {name: [] for name in _present(path, row, known, columns)}
+            found = {name: [] for name in _present(path, row, known, (*required, *columns))}
         if len(where) == max_rows:
             raise InputError(
                 f"{path} has more than max_rows = {max_rows:,} rows; raise max_rows or take a "
@@ -101,10 +106,10 @@ def _decoded(path: Path, read: Callable[[Path], Iterator[Row]]) -> Iterator[Row]
 
 
 def _present(
-    path: Path, row: Mapping[str, Any], known: Mapping[str, str], asked: Mapping[str, str]
+    path: Path, row: Mapping[str, Any], known: Mapping[str, str], asked: Sequence[str]
 ) -> list[str]:
     """Return which meanings the file has, judged by its first row."""
-    for name in ("statement", "label", *asked):
+    for name in asked:
         if known[name] not in row:
             hint = did_you_mean(known[name], row)
             raise InputError(

@@ -230,22 +230,12 @@ def _picture(rows: Sequence[Row]) -> Figure | None:
 
 
 def _detector_records(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
-    """The last layer, and the detector over all layers at once; organism and twin."""
-    found = []
-    for r in _records(rows, metric, variant="organism"):
-        last = max(
-            (
-                x.factors["layer"]
-                for x in rows
-                if x.metric == metric
-                and x.factors.get("organism") == r["organism"]
-                and isinstance(x.factors.get("layer"), int)
-            ),
-            default=0,
-        )
-        if r["layer"] == last or r["site"] == "all":
-            found.append(r)
-    return found
+    """The last layer of each organism, and the detector over all layers at once."""
+    found = _records(rows, metric, variant="organism")
+    last: dict[Any, int] = {}
+    for r in found:
+        last[r["organism"]] = max(last.get(r["organism"], 0), int(r["layer"]))
+    return [r for r in found if r["layer"] == last[r["organism"]] or r["site"] == "all"]
 
 
 def _detectors(rows: Sequence[Row]) -> Figure | None:

@@ -45,21 +45,18 @@ def read_in(
 
 def at_last(organism: str, layer: int = 4, **factors: Any) -> Quantity:
     """AUROC of the honest probe at the last layer, on Bob's rows where truth and rule differ."""
-    return per_seed(
-        "auroc",
-        **{
-            "organism": organism,
-            "variant": "organism",
-            "probe": "logistic_regression",
-            "trained_on": "honest",
-            "split": "test",
-            "scored_on": "quirky",
-            "rows": "disagree",
-            "against": "truth",
-            "layer": layer,
-        }
-        | factors,
-    )
+    levels: dict[str, Any] = {
+        "organism": organism,
+        "variant": "organism",
+        "probe": "logistic_regression",
+        "trained_on": "honest",
+        "split": "test",
+        "scored_on": "quirky",
+        "rows": "disagree",
+        "against": "truth",
+        "layer": layer,
+    }
+    return per_seed("auroc", **(levels | factors))
 
 
 def says(organism: str, context: str) -> Quantity:
