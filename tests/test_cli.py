@@ -273,6 +273,20 @@ def test_interrupt_says_what_is_left_and_the_same_command_goes_on(
     assert again.json["found"] == 2
 
 
+def test_an_interrupt_anywhere_else_is_told_too(
+    cli: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(cli)
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "judge", stopped)
+    said = cli("verdicts", "tiny")
+    assert said.code == 130
+    assert said.err.splitlines() == ["Stopped; the same command goes on from what is stored."]
+
+
 def test_the_unexpected_is_one_sentence_and_a_log(
     cli: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
