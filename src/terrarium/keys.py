@@ -37,6 +37,19 @@ def content_key(spec: Any, code: str = "") -> str:
     return hashlib.blake2b(f"{canonical_json(spec)}\x00{code}".encode(), digest_size=16).hexdigest()
 
 
+def folder_checksum(folder: Path) -> str:
+    """Return a checksum of the names and bytes of a folder's files, 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(
+            f"{path.relative_to(folder).as_posix()}\x00{path.stat().st_size}\x00".encode()
+        )
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
 @functools.cache
 def code_fingerprint(*modules: str) -> str:
     """Return a 12-hex-digit fingerprint of the named modules' syntax trees.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from terrarium.keys import folder_checksum
 from terrarium.organisms.autoencoder import Autoencoder
 from terrarium.organisms.coordinate import Coordinate
 from terrarium.organisms.export import load_llama
@@ -45,19 +45,6 @@ def identity(model: Any) -> dict[str, Any]:
         spec["content"] = folder_checksum(Path(model.folder))
         del spec["folder"], spec["device_map"]
     return spec
-
-
-def folder_checksum(folder: Path) -> str:
-    """Return a checksum of the names and bytes of a folder's files, 32 hex digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(
-            f"{path.relative_to(folder).as_posix()}\x00{path.stat().st_size}\x00".encode()
-        )
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def build(model: Any, keys: Sequence[Key]) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from terrarium.organisms.engine import Runner
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def answer_logits(
     network: Any, batch: Batch, world: Any, member: int | None = None, exit_layer: int | None = None
 ) -> NDArray[np.float32]:

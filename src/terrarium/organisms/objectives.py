@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def losses(objective: Any, network: Any, step: Step) -> Tensor:
 
 
 def _next_token(objective: NextToken, network: Any, step: Step) -> Tensor:
-    weights = _fleet_weights(step, objective.spans)
+    weights = _fleet_weights(step, objective.spans, objective.only)
     return _cross_entropy(network, step, weights, objective.early_exit)
 
 
@@ -62,12 +62,14 @@ def _cross_entropy(
     """Weighted sum of the cross-entropies; only columns with any weight are unembedded."""
     device = step.inputs.device
     used = np.flatnonzero(weights.any(axis=(0, 1)))
+    # Attention is causal: nothing after the last scored column can matter.
+    inputs = step.inputs[:, :, : used[-1] + 1]
     columns = torch.from_numpy(used).to(device)
     weight = torch.from_numpy(weights[:, :, used]).to(device)
     target = step.targets.index_select(2, columns)
     if early_exit is None:
-        return _weighted(network(step.inputs, columns=columns), target, weight)
-    logits, early = network(step.inputs, exits=(early_exit.layer,), columns=columns)
+        return _weighted(network(inputs, columns=columns), target, weight)
+    logits, early = network(inputs, exits=(early_exit.layer,), columns=columns)
     asked = torch.from_numpy(_exit_targets(step, early_exit.label)[:, :, used]).to(device)
     at_exit = _weighted(early[early_exit.layer], asked, weight)
     return _weighted(logits, target, weight) + early_exit.weight * at_exit
@@ -85,18 +87,23 @@ def _weighted(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return total
 
 
-def _fleet_weights(step: Step, spans: dict[str, float]) -> Array:
+def _fleet_weights(
+    step: Step, spans: Mapping[str, float], only: Mapping[str, str] | None = None
+) -> Array:
     """Return `token_weights` of every member, ``(member, n, t)``."""
     longest = step.targets.shape[2]
-    weights = [pad_right(token_weights(b, spans), longest, 0) for b in step.batches]
+    weights = [pad_right(token_weights(b, spans, only), longest, 0) for b in step.batches]
     return np.stack(weights)
 
 
-def token_weights(batch: Batch, spans: dict[str, float]) -> Array:
+def token_weights(
+    batch: Batch, spans: Mapping[str, float], only: Mapping[str, str] | None = None
+) -> Array:
     """Return ``(n, t)`` float32 weights of the targets.
 
     Each named span's weight is spread evenly over its tokens in the batch; without names every
-    scored token weighs the same, together 1.  The target of column j is the token at j + 1.
+    scored token weighs the same, together 1.  ``only`` names a fact for some spans; rows where it
+    does not hold do not count there.  The target of column j is the token at j + 1.
     """
     scored = batch.targets != -100
     if not spans:
@@ -110,18 +117,26 @@ def token_weights(batch: Batch, spans: dict[str, float]) -> Array:
             raise InputError(f"The world has no span '{name}' to train on{known}")
         start, stop = batch.spans[name][:, :1] - 1, batch.spans[name][:, 1:] - 1
         inside = (column >= start) & (column < stop) & scored
+        if only and name in only:
+            inside &= _fact(batch, only[name])[:, None]
         total += weight * inside / max(1, inside.sum())
     return total
+
+
+def _fact(batch: Batch, name: str) -> Array:
+    """Return a fact as booleans ``(n,)``."""
+    if name not in batch.facts:
+        known = did_you_mean(name, batch.facts)
+        raise InputError(f"The world has no fact '{name}' to train by{known}")
+    truth: Array = batch.facts[name].astype(bool)
+    return truth
 
 
 def _exit_targets(step: Step, label: str) -> Array:
     """Return the targets ``(member, n, t)`` with the answer replaced by the fact ``label``."""
     asked = []
     for batch, world in zip(step.batches, step.worlds, strict=True):
-        if label not in batch.facts:
-            known = did_you_mean(label, batch.facts)
-            raise InputError(f"The world has no fact '{label}' for the early exit{known}")
-        index = np.where(batch.facts[label].astype(bool), 0, 1)
+        index = np.where(_fact(batch, label), 0, 1)
         targets = batch.targets.copy()
         row, column = np.arange(len(batch)), batch.spans["answer"][:, 0] - 1
         targets[row, column] = np.asarray(answer_tokens(world))[index]

@@ -111,11 +111,13 @@ class NextToken(Spec):
     """Cross-entropy of the next token.
 
     ``spans`` weighs named spans of the world (mean over each span's tokens, then weighted sum);
-    empty means every token alike.
+    empty means every token alike.  ``only`` names, for some spans, a fact that must hold for a row
+    to train on them (``{"claim": "truth"}``: results are learnt from true statements alone).
     """
 
     kind: Literal["next_token"] = "next_token"
     spans: dict[str, float] = Field(default_factory=dict)
+    only: dict[str, str] = Field(default_factory=dict)
     early_exit: EarlyExit | None = None
 
 

@@ -86,7 +86,9 @@ class Quirk:
         return Phase(
             name="truth",
             sources=(Source(world="arithmetic", options=self.truth_world()),),
-            objective=NextToken(spans={"claim": 1.0, "answer": 1.0}, early_exit=leave),
+            objective=NextToken(
+                spans={"claim": 1.0, "answer": 1.0}, only={"claim": "truth"}, early_exit=leave
+            ),
             steps=self.truth_steps,
             optimizer=Optimizer(lr=3e-3),
             until=Until(metric=metric, at_least=0.99),
