@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from terrarium.cli import places, results
+from terrarium.cli import fresh, places, results
 from terrarium.cli.app import run
 from terrarium.cli.display import Display, words_for
 from terrarium.errors import InputError
@@ -390,6 +390,29 @@ def test_report_is_light(cli: Callable[..., Said], tmp_path: Path) -> None:
     modules, seconds = _modules_after(["report", str(folder)], tmp_path, tmp_path / "home")
     assert not modules & set(HEAVY)
     assert seconds < 1.0  # of processor time, on a busy machine; half of it on an idle one
+
+
+def test_a_report_of_the_same_rows_and_code_is_left_as_it_is(
+    cli: Callable[..., Said], tmp_path: Path
+) -> None:
+    go(cli)
+    folder = tmp_path / "terrarium-results" / "tiny-quick"
+    page, run_file = folder / places.REPORT, folder / places.RUN
+    assert fresh.made_from(folder) is None  # a study from outside: its code is not known
+    run_file.write_text(run_file.read_text().replace('"tiny"', '"says-knows"', 1))
+    cli("report", str(folder))
+    mark = fresh.made_from(folder)
+    assert mark is not None
+    assert fresh.is_fresh(page, mark)
+    page.write_text(page.read_text(encoding="utf-8") + "<!-- kept -->", encoding="utf-8")
+    cli("report", str(folder), "-o", "copy.html")
+    assert (tmp_path / "copy.html").read_text(encoding="utf-8").endswith("<!-- kept -->")
+    run_file.write_text(run_file.read_text().replace('"smoke"', '"other"') + " ")
+    assert fresh.made_from(folder) != mark
+    cli("report", str(folder))
+    assert "<!-- kept -->" not in page.read_text(encoding="utf-8")
+    (folder / "rows.parquet").unlink()
+    assert fresh.made_from(folder) is None
 
 
 def test_commands_run_as_a_program(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ class Registry(Generic[T]):
         self._scan()
         return sorted({*self._targets, *self._loaded})
 
+    def module(self, name: str) -> str | None:
+        """Return the module that ``name`` is loaded from; None for what `add` registered."""
+        self._scan()
+        return self._targets[name].partition(":")[0] if name in self._targets else None
+
     def get(self, name: str) -> T:
         """Return the thing called ``name``; raises ``InputError`` with a did-you-mean."""
         self._scan()

@@ -79,7 +79,7 @@ def test_matrix_cells_hold_mean_interval_and_seeds() -> None:
     cell = next(row for row in figure.data if row["kind"] == "mean" and row["tested"] == "A")
     low, _ = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert cell["label"] == "0.95"
-    assert cell["range"] == f"{low:.2f} – 1.00"  # cut where an AUROC ends
+    assert cell["range"] == f"{low:.2f}–1.00"  # cut where an AUROC ends
     assert cell["high"] > 1.0  # the data keep the interval as it is
     empty = next(row for row in figure.data if row["tested"] == "B")
     assert (empty["label"], empty["value"]) == ("–", None)

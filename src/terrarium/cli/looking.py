@@ -290,14 +290,23 @@ def report(
     ] = None,
     show_it: Annotated[bool, typer.Option("--open/--no-open", help="Open in a browser.")] = False,
 ) -> None:
-    """Write a study's report again, from its stored rows alone."""
+    """Write a study's report from its stored rows alone.
+
+    A report that was made from these very rows by this very code is left as it is.
+    """
+    from terrarium.cli import fresh, results
     from terrarium.cli.places import REPORT, write_text
     from terrarium.store import Store
 
     store = Store()
-    results = _results(study, size, store)
-    target = out or results.folder / REPORT
-    write_text(target, results.report(store))
+    folder = results.locate(study, words.size(size) if size else None, store)
+    made, mark = folder / REPORT, fresh.made_from(folder)
+    target = out or made
+    if mark is None or not fresh.is_fresh(made, mark):
+        html = results.find(str(folder), None, store).report(store)
+        write_text(target, fresh.marked(html, mark))
+    elif target != made:
+        write_text(target, made.read_text(encoding="utf-8"))
     give(str(target))
     if show_it:
         webbrowser.open(target.absolute().as_uri())

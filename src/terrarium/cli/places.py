@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RUN = "run.json"
 """How the rows beside it were made."""
 REPORT = "report.html"
+SIZES = ("smoke", "quick", "full")
 
 
 def default_folder(study: str, size: str) -> Path:

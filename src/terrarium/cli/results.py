@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sys
@@ -14,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from terrarium.cli.places import RUN, remembered, write_text
+from terrarium.cli.places import RUN, SIZES, remembered, write_text
 from terrarium.errors import InputError
 from terrarium.evidence.checks import Check, cells_check
 from terrarium.evidence.hypotheses import Verdict, judge
@@ -100,17 +99,23 @@ def save(
 
 
 def find(name: str, size: str | None, store: Store) -> Results:
-    """Return the results of a study's last run, or those in the folder called ``name``.
+    """Return the results that lie where `locate` says."""
+    return _load(locate(name, size, store))
+
+
+def locate(name: str, size: str | None, store: Store) -> Path:
+    """Return the folder of a study's last results, or that called ``name``.
 
     Without ``size`` the latest run of any size is taken.  Raises ``InputError`` for an unknown
     study and where nothing has been run.
     """
     folder = Path(name)
     if name not in studies and (folder / RUN).is_file():
-        return _load(folder)
-    study = studies.get(name)
-    for place in remembered(store, name, size, study.defaults):
-        return _load(place)
+        return folder
+    places = remembered(store, name, size, SIZES) if name in studies else []
+    if places:
+        return places[0]
+    studies.get(name)  # an unknown study is told here
     of = f" in size {size}" if size else ""
     command = f"terrarium run {name}" + (f" --size {size}" if size else "")
     raise InputError(f"{name} has not been run{of} yet; run it with: {command}")
@@ -205,7 +210,6 @@ def _machine() -> dict[str, str]:
         "cores used at most": str(usable_cores()),
         "system": f"{platform.system()} {platform.release()}",
         "interpreter": f"{platform.python_implementation()}, {sys.maxsize.bit_length() + 1} bit",
-        **({"store": os.environ["TERRARIUM_HOME"]} if "TERRARIUM_HOME" in os.environ else {}),
     }
 
 

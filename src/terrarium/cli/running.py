@@ -108,6 +108,7 @@ def conduct(
     cells failed.  Raises ``StoppedError`` with a sentence that says what is left.
     """
     from terrarium.cli import results
+    from terrarium.cli.fresh import made_from, marked
 
     tell(str(planned))
     result = _measure(study, planned, overrides or {}, store, workers)
@@ -115,7 +116,7 @@ def conduct(
         tell(note)
     kept = results.save(folder, study, planned, result, overrides or {}, command)
     report = folder / REPORT
-    write_text(report, kept.report(store))
+    write_text(report, marked(kept.report(store), made_from(folder)))
     _tell_results(kept, result, report, as_json)
     if show or (show is None and sys.stdout.isatty() and not as_json):
         webbrowser.open(report.absolute().as_uri())

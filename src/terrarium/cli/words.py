@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from terrarium.cli.console import give, give_table
+from terrarium.cli.places import SIZES
 from terrarium.errors import InputError, TerrariumError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ class StoppedError(TerrariumError):
 
     exit_code = 130
 
-
-SIZES = ("smoke", "quick", "full")
 
 SizeOption = Annotated[
     str,

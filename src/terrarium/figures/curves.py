@@ -9,6 +9,7 @@ from typing import Any
 from terrarium.evidence.intervals import mean_interval
 from terrarium.figures.figure import Figure
 from terrarium.figures.layout import (
+    SPACED,
     Record,
     defined,
     frame,
@@ -112,7 +113,15 @@ def _layers(
     y_domain: tuple[float, float] | None,
 ) -> list[dict[str, Any]]:
     domain = slots(series)
-    legend = {"title": None, "values": series, "symbolOpacity": 1, "symbolSize": 110}
+    legend = {
+        "title": None,
+        "values": series,
+        "symbolOpacity": 1,
+        "symbolSize": 130,
+        # Without an outline, which the dash would fray.
+        "symbolStrokeWidth": 0,
+        "labelExpr": SPACED,
+    }
     x_axis = {"tickMinStep": 1, "grid": False, "labelFlush": False}
     y_scale = {"domain": list(y_domain)} if y_domain else {"zero": False}
     base: dict[str, Any] = {
@@ -140,7 +149,7 @@ def _layers(
     return [
         {
             "transform": [banded],
-            "mark": {"type": "area", "opacity": 0.16, "clip": True},
+            "mark": {"type": "area", "opacity": 0.13, "clip": True},
             "encoding": {
                 **base,
                 "y": {**base["y"], "field": "low"},

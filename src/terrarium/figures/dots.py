@@ -9,6 +9,7 @@ from typing import Any
 from terrarium.evidence.intervals import mean_interval
 from terrarium.figures.figure import Figure
 from terrarium.figures.layout import (
+    SPACED,
     Record,
     defined,
     frame,
@@ -66,7 +67,8 @@ def dots(
         title=title,
         facet=facet,
         height=len(labels) * (12 + 15 * max(1, len(series))),
-        margin=40 + min(150, 7 * longest),
+        margin=40,
+        labels=longest,
         least=170,
         legend=max(map(len, series)) + 3 if series else 0,
     )
@@ -109,7 +111,14 @@ def _layers(
     domain: tuple[float, float] | None,
 ) -> list[dict[str, Any]]:
     scale = {"domain": list(domain)} if domain else {"zero": False, "nice": True}
-    axis = {"grid": True, "ticks": False, "domain": False, "labelPadding": 8, "tickBand": "extent"}
+    axis = {
+        "grid": True,
+        "tickBand": "extent",
+        "ticks": False,
+        "domain": False,
+        "labelPadding": 8,
+        "labelExpr": SPACED,
+    }
     at: dict[str, Any] = {
         "x": {
             "field": value,
@@ -130,7 +139,7 @@ def _layers(
     shape: dict[str, Any] = {}
     if group:
         at["yOffset"] = {"field": group, "type": "nominal", "sort": series}
-        legend = {"title": None, "values": series, "symbolOpacity": 1}
+        legend = {"title": None, "values": series, "symbolOpacity": 1, "labelExpr": SPACED}
         order = slots(series)
         hue = {"field": group, "type": "nominal", "legend": legend}
         shapes = [SHAPES[i % len(SHAPES)] for i in range(len(order))]

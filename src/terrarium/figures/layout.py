@@ -27,6 +27,7 @@ def frame(
     least: int = 230,
     columns: int = 3,
     margin: int = 64,
+    labels: int = 0,
     gap: int = GAP,
     widest: int = 1200,
     legend: int = 0,
@@ -35,10 +36,10 @@ def frame(
 ) -> dict[str, Any]:
     """Return a complete spec of ``layers`` over ``data``, in one panel or one per ``facet`` level.
 
-    ``least`` is the narrowest panel, ``margin`` what axis labels take at the left, ``gap`` what
-    lies between two panels and ``widest`` the widest chart, in pixels; ``legend`` is the longest
-    legend label, in characters.  The page fits the chart into its width from these
-    (``usermeta``), as `sized` does here.
+    ``least`` is the narrowest panel, ``margin`` what the axis takes at the left, ``gap`` what lies
+    between two panels and ``widest`` the widest chart, in pixels; ``legend`` and ``labels`` are
+    the longest labels of the legend and of the vertical axis (beyond ``margin``), in characters.
+    The page fits the chart into its width from these (``usermeta``), as `sized` does here.
     """
     levels = ordered(row[facet] for row in data) if facet else [""]
     meta = {
@@ -48,6 +49,7 @@ def frame(
         "widest": widest,
         "margin": margin,
         "legend": legend,
+        "labels": labels,
         "gap": gap,
     }
     spec: dict[str, Any] = {
@@ -76,17 +78,25 @@ def sized(spec: Mapping[str, Any], width: float) -> dict[str, Any]:
     meta = spec.get("usermeta", {}).get("terrarium")
     if meta is None:
         return {**spec, "width": width} if "layer" in spec or "mark" in spec else dict(spec)
-    fitted, width = dict(spec), min(width, meta["widest"])
+    width = min(width, meta["widest"])
+    config = dict(spec["config"])
+    # Long labels may take a third of the width; what is longer ends in an ellipsis.
+    limit = min(260, round(0.34 * width))
+    config["axis"] = {**config["axis"], "labelLimit": limit}
     if meta["legend"]:
         per_row = max(1, int(width // (meta["legend"] * 7 + 36)))
-        legend = {**spec["config"].get("legend", {}), "columns": per_row}
-        fitted["config"] = {**spec["config"], "legend": legend}
+        config["legend"] = {**config["legend"], "columns": per_row}
+    fitted = {**spec, "config": config}
     if "facet" not in spec:
         return {**fitted, "width": width, "autosize": {"type": "fit-x", "contains": "padding"}}
-    room = width - meta["margin"]
+    room = width - meta["margin"] - min(limit, 7 * meta["labels"])
     columns = max(1, min(meta["columns"], meta["panels"], int(room // meta["least"])))
     child = max(80, (room - meta["gap"] * (columns - 1)) / columns)
     return {**fitted, "columns": columns, "spec": {**spec["spec"], "width": round(child)}}
+
+
+SPACED = "replace(datum.label, regexp('_', 'g'), ' ')"
+"""An expression for labels: names of the code, with spaces for underscores."""
 
 
 def ordered(values: Iterable[Any]) -> list[Any]:

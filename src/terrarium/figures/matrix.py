@@ -9,7 +9,7 @@ from typing import Any
 from terrarium.evidence.intervals import mean_interval
 from terrarium.evidence.rows import Interval
 from terrarium.figures.figure import Figure
-from terrarium.figures.layout import Record, defined, frame, need, ordered, with_gaps
+from terrarium.figures.layout import SPACED, Record, defined, frame, need, ordered, with_gaps
 from terrarium.figures.theme import SHADES
 
 _CELL = 64
@@ -63,7 +63,8 @@ def matrix(
         facet=facet,
         height=_CELL * len(ys),
         least=52 + 72 * len({row[x] for row in rows}),
-        margin=44 + min(150, 7 * longest),
+        margin=44,
+        labels=longest,
         widest=200 + 140 * len(xs) * (len({row[facet] for row in rows}) if facet else 1),
     )
     missing = len(rows) - len(defined(rows, value))
@@ -80,7 +81,7 @@ def _shown(band: Interval | None, domain: tuple[float, float], decimals: int) ->
     if band is None:
         return ""
     low, high = max(band.low, domain[0]), min(band.high, domain[1])
-    return f"{low:.{decimals}f} – {high:.{decimals}f}"
+    return f"{low:.{decimals}f}–{high:.{decimals}f}"
 
 
 def _cell(
@@ -144,9 +145,16 @@ def _layers(
 ) -> list[dict[str, Any]]:
     def place() -> dict[str, Any]:
         axis = {"labelAngle": 0, "ticks": False, "domain": False, "labelPadding": 6}
+        # Columns are narrow: one word a line.
+        below = {**axis, "labelExpr": f"split({SPACED}, ' ')"}
         return {
-            "x": {"field": x, "type": "nominal", "sort": xs, "axis": {**axis, "orient": "top"}},
-            "y": {"field": y, "type": "nominal", "sort": ys, "axis": axis},
+            "x": {"field": x, "type": "nominal", "sort": xs, "axis": below},
+            "y": {
+                "field": y,
+                "type": "nominal",
+                "sort": ys,
+                "axis": {**axis, "labelExpr": SPACED},
+            },
         }
 
     shade = {
@@ -172,7 +180,7 @@ def _layers(
     ]
     for style, test in (("on-extreme", extreme), ("on-middle", f"!{extreme}")):
         only = [mean, {"filter": test}]
-        for field, size, dy in (("label", 16, -13), ("range", 11, 5)):
+        for field, size, dy in (("label", 16, -13), ("range", 10.5, 5)):
             mark = {"type": "text", "style": style, "fontSize": size, "dy": dy}
             text = {"text": {"field": field, "type": "nominal"}}
             layers.append({"transform": only, "mark": mark, "encoding": {**place(), **text}})

@@ -103,7 +103,6 @@ def config(theme: Theme) -> dict[str, Any]:
             "gridColor": c("grid"),
             "domainColor": c("muted"),
             "tickColor": c("muted"),
-            "labelLimit": 150,
         },
         "legend": {
             **text,

@@ -71,7 +71,7 @@ def render_report(
             reproduce=_pairs(about),
             keys=view.table([{"cell": k, "key": v} for k, v in about.keys.items()], most=10_000),
             rows_csv=view.csv_uri(flat) if len(flat) <= CSV_ROWS else "",
-            row_count=len(flat),
+            row_count=f"{len(flat):,}",
             licences=assets.text_of("licences.txt"),
             javascript=_script(assets.chart_library(store)) if figures else "",
             report_js=_script(assets.text_of("report.js")),
@@ -126,7 +126,7 @@ def _facts(info: RunInfo, rows: Sequence[Row]) -> list[str]:
     facts = [
         f"size {info.size}" if info.size else "",
         f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}" if seeds else "",
-        f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, {len(rows)} rows",
+        f"{len(cells)} cell{'' if len(cells) == 1 else 's'}, {len(rows):,} rows",
         f"measured in {duration(info.seconds)}" if info.seconds is not None else "",
         info.date,
     ]

@@ -9,6 +9,8 @@
     if (!meta) return spec;
     const fitted = { ...spec, config: { ...spec.config } };
     width = Math.min(width, meta.widest);
+    const limit = Math.min(260, Math.round(0.34 * width));
+    fitted.config.axis = { ...spec.config.axis, labelLimit: limit };
     if (meta.legend) {
       const columns = Math.max(1, Math.floor(width / (meta.legend * 7 + 36)));
       fitted.config.legend = { ...spec.config.legend, columns };
@@ -18,7 +20,7 @@
       fitted.autosize = { type: "fit-x", contains: "padding" };
       return fitted;
     }
-    const room = width - meta.margin;
+    const room = width - meta.margin - Math.min(limit, 7 * meta.labels);
     const columns = Math.max(
       1, Math.min(meta.columns, meta.panels, Math.floor(room / meta.least)));
     const child = Math.max(80, Math.round((room - meta.gap * (columns - 1)) / columns));
