@@ -25,6 +25,7 @@ from terrarium.evidence.rows import Row, measured
 from terrarium.evidence.table import read_rows
 from terrarium.figures.curves import layer_curves
 from terrarium.figures.figure import Figure
+from terrarium.pages import assets
 from terrarium.progress import Progress
 from terrarium.store import Store
 from terrarium.studies.base import Cell, Study, studies
@@ -93,6 +94,8 @@ def cli(
     monkeypatch.setenv("TERRARIUM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
+    # Bundling Vega takes a second in each fresh store; tests/pages tests the real one.
+    monkeypatch.setattr(assets, "chart_library", lambda store: "window.vegaEmbed = null;")
     studies.add("tiny", TINY)
 
     def call(*arguments: str) -> Said:
