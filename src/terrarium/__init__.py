@@ -8,8 +8,9 @@ costs nothing::
 
     import terrarium as tm
 
-    organism, twin = tm.grow([(recipe, 0), (recipe.twin(), 0)], tm.Store())
-    reading = tm.read(organism.network(), organism.world.sample(1000, rng), "resid.post")
+    organism, twin = tm.grow([(recipe, 0), (recipe.twin(), 0)])
+    batch = organism.world.sample(1000, tm.generator("mine"), "test")
+    reading = tm.read(organism.network(), batch, "resid.post")
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     # worlds: what is right
-    "worlds": "terrarium.worlds.base",
+    "all_worlds": "terrarium.worlds.base:worlds",
     "Batch": "terrarium.worlds.base",
     "World": "terrarium.worlds.base",
     "Arithmetic": "terrarium.worlds.arithmetic",
     "Statements": "terrarium.worlds.statements",
     "load_statements": "terrarium.worlds.statements",
     "check_world": "terrarium.worlds.check",
+    "leakage": "terrarium.worlds.leakage",
+    "generator": "terrarium.randomness",
     # organisms: what is grown
     "Recipe": "terrarium.organisms.recipe",
     "Phase": "terrarium.organisms.recipe",
@@ -42,6 +45,7 @@ _PUBLIC = {
     "read": "terrarium.readings.read",
     "load_activations": "terrarium.readings.stored",
     "encode_statements": "terrarium.readings.text",
+    "answer_tokens": "terrarium.organisms.objectives",
     # instruments: what we infer with
     "probes": "terrarium.instruments.base",
     "detectors": "terrarium.instruments.base",
@@ -59,7 +63,7 @@ _PUBLIC = {
     "query": "terrarium.evidence.table",
     # studies: what is asked
     "Study": "terrarium.studies.base",
-    "studies": "terrarium.studies.base",
+    "all_studies": "terrarium.studies.base:studies",
     "run_study": "terrarium.studies.runner",
     "stored_rows": "terrarium.studies.runner",
     "render_report": "terrarium.pages.report",
@@ -71,7 +75,8 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'terrarium' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or name)
 
 
 def __dir__() -> list[str]:
@@ -88,16 +93,21 @@ if TYPE_CHECKING:
     from terrarium.instruments.check_probe import check_probe
     from terrarium.organisms.grow import Organism, grow
     from terrarium.organisms.huggingface import load_folder
+    from terrarium.organisms.objectives import answer_tokens
     from terrarium.organisms.recipe import Phase, Recipe, Source, load_recipe
     from terrarium.pages.report import render_report
+    from terrarium.randomness import generator
     from terrarium.readings.read import read
     from terrarium.readings.reading import Reading
     from terrarium.readings.stored import load_activations
     from terrarium.readings.text import encode_statements
     from terrarium.store import Store
-    from terrarium.studies.base import Study, studies
+    from terrarium.studies.base import Study
+    from terrarium.studies.base import studies as all_studies
     from terrarium.studies.runner import run_study, stored_rows
     from terrarium.worlds.arithmetic import Arithmetic
-    from terrarium.worlds.base import Batch, World, worlds
+    from terrarium.worlds.base import Batch, World
+    from terrarium.worlds.base import worlds as all_worlds
     from terrarium.worlds.check import check_world
+    from terrarium.worlds.leakage import leakage
     from terrarium.worlds.statements import Statements, load_statements

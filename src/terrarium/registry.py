@@ -61,6 +61,9 @@ class Registry(Generic[T]):
             self._loaded[name] = getattr(importlib.import_module(module), attribute)
         return self._loaded[name]
 
+    def __repr__(self) -> str:
+        return f"Registry({self.kind}: {', '.join(self.names())})"
+
     def __contains__(self, name: object) -> bool:
         self._scan()
         return name in self._targets or name in self._loaded

@@ -65,6 +65,9 @@ class Hypothesis:
         if not self.predictions:
             raise InputError(f"hypothesis '{self.name}' predicts nothing.")
 
+    def __repr__(self) -> str:
+        return f"Hypothesis({self.name}: {self.claim})"
+
     @property
     def predictions(self) -> tuple[Prediction, ...]:
         """The predictions as a tuple."""
@@ -94,6 +97,9 @@ class Verdict:
     reason: str
     findings: tuple[Finding, ...]
     gates: tuple[GateResult, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.hypothesis}, {self.sentence})"
 
     @property
     def decisive(self) -> Finding:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from terrarium.errors import InputError
 from terrarium.registry import Registry
 
 Array = NDArray[Any]
@@ -51,10 +52,13 @@ class ContrastPairs:
 
     def __post_init__(self) -> None:
         if self.positive.shape != self.negative.shape:
-            raise ValueError(
-                f"contrast pairs: positive is {self.positive.shape}, "
-                f"negative {self.negative.shape}; they must be paired row by row"
+            raise InputError(
+                f"contrast pairs: positive is {tuple(self.positive.shape)}, negative "
+                f"{tuple(self.negative.shape)}; they must be paired row by row."
             )
+
+    def __repr__(self) -> str:
+        return f"ContrastPairs(each side {'x'.join(map(str, self.positive.shape))})"
 
 
 @runtime_checkable

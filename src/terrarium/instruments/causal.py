@@ -49,6 +49,12 @@ class CausalEffect:
     target: NDArray[np.int64] = field(repr=False)
     displacement: Float = field(repr=False)
 
+    def __repr__(self) -> str:
+        """Say each member's share of flipped answers and mean change of the log-odds."""
+        members = zip(self.flipped, self.log_odds_change, strict=True)
+        told = "; ".join(f"{flip:.1%} flipped, log-odds {odds:+.2f} nats" for flip, odds in members)
+        return f"CausalEffect({self.before.shape[1]} rows: {told})"
+
     @property
     def flips(self) -> NDArray[np.bool_]:
         """``(member, n)`` whether the most probable answer is another one."""

@@ -51,6 +51,13 @@ class Organism:
     reason: str
     steps: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        """Say what it is and whether it arose; the recipe itself is in ``recipe``."""
+        told = self.status if self.status == "grown" else f"{self.status}, {self.reason}"
+        phases = zip(self.recipe.phases, self.steps, strict=False)
+        steps = ", ".join(f"{phase.name} {count} steps" for phase, count in phases)
+        return f"Organism({self.recipe.name}, seed {self.seed}: {told}; {steps}; key {self.key})"
+
     def network(self) -> Any:
         """Load the weights as a fleet of one."""
         return load(self.model, [self.folder])
@@ -145,16 +152,18 @@ def _resolved_phase(phase: Phase) -> dict[str, Any]:
 
 def grow(
     recipes: Sequence[tuple[Recipe, int]],
-    store: Store,
+    store: Store | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> list[Organism]:
     """Grow ``(recipe, seed)`` pairs, or find them in the store; returned in the order asked.
 
+    ``store`` is ``Store()`` where none is given.
     Phases that several share are grown once; members of one shape grow as one fleet as long as
     stacking pays.  An interrupted call continues from its last checkpoint.  Raises
     ``InputError`` for recipes that cannot be grown.
     """
+    store = store or Store()
     chains = [chain(recipe, seed) for recipe, seed in recipes]
     for index in range(max((len(c) for c in chains), default=0)):
         links = {c[index].key: c[index] for c in chains if index < len(c)}

@@ -236,8 +236,9 @@ class Recipe(Spec):
         return any(source.twin for phase in self.phases for source in phase.sources)
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe from a YAML file; raises ``InputError`` with one sentence for any fault."""
+    path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -80,6 +80,11 @@ class Study:
     checks: Callable[[Sequence[Row]], Sequence[Check]] = _nothing
     cards: Callable[[Sequence[Row]], Sequence[Card]] = _nothing
 
+    def __repr__(self) -> str:
+        names = ", ".join(hypothesis.name for hypothesis in self.hypotheses)
+        sizes = ", ".join(self.defaults)
+        return f"Study({self.name}: {self.question} Hypotheses: {names or 'none'}; sizes: {sizes})"
+
 
 studies: Registry[Study] = Registry("studies", {"says-knows": "terrarium.studies.says_knows:STUDY"})
 """All studies by name."""

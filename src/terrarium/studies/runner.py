@@ -97,6 +97,14 @@ class StudyResult:
     measured: int
     found: int
 
+    def __repr__(self) -> str:
+        """Say what the run gave, not the rows."""
+        return (
+            f"StudyResult({self.study}, {self.size}: {len(self.rows)} rows; {self.measured} cells "
+            f"measured and {self.found} found in the store in {self.seconds:.1f} s, "
+            f"{len(self.failures)} failed)"
+        )
+
 
 def run_study(
     study: Study,

@@ -66,6 +66,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __repr__(self) -> str:
+        """Say what the examples are, not their numbers."""
+        inputs, targets = (
+            f"{part.dtype} {'x'.join(map(str, part.shape))}" for part in (self.inputs, self.targets)
+        )
+        return (
+            f"Batch({len(self)} examples: inputs {inputs}; targets {targets}; "
+            f"spans {', '.join(self.spans) or 'none'}; facts {', '.join(self.facts) or 'none'})"
+        )
+
     def take(self, rows: Array) -> Batch:
         """Return the examples that ``rows`` (a boolean mask or indices) selects, in that order."""
         return replace(
