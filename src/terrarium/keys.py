@@ -83,11 +83,29 @@ def code_closure(module: str) -> tuple[str, ...]:
             continue
         found.add(name)
         for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                if package and node.module.startswith(f"{package}."):
+            if isinstance(node, ast.ImportFrom) and node.module and package:
+                if node.module.startswith(f"{package}."):
                     waiting.append(node.module)
+                elif node.module == package:  # from terrarium.worlds import names
+                    waiting += [f"{package}.{alias.name}" for alias in node.names]
             elif isinstance(node, ast.Import) and package:
                 waiting += [a.name for a in node.names if a.name.startswith(f"{package}.")]
+    return tuple(sorted(found))
+
+
+def code_package(package: str) -> tuple[str, ...]:
+    """Return the modules of ``package``, those of its subpackages included, without importing them.
+
+    Raises ``ModuleNotFoundError`` for an unknown package.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"no package {package}")
+    found = []
+    for root in map(Path, spec.submodule_search_locations):
+        for path in root.rglob("*.py"):
+            parts = [package, *path.relative_to(root).with_suffix("").parts]
+            found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     return tuple(sorted(found))
 
 

@@ -186,7 +186,8 @@ def _beside(value: Any, x: Tensor, what: str, channels: bool = True) -> Tensor:
             "give one for all members or one for each."
         )
     shape = lead + (1,) * (x.dim() - 1 - len(lead)) + width
-    return torch.as_tensor(array.reshape(shape), dtype=x.dtype, device=x.device)
+    # A copy: torch warns of arrays that cannot be written, such as a fitted probe's.
+    return torch.tensor(array.reshape(shape), dtype=x.dtype, device=x.device)
 
 
 def _unit(direction: Any, x: Tensor, what: str) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
 from terrarium.progress import Progress
 from terrarium.studies.base import Cell, Study
+from terrarium.studies.code import road
 from terrarium.studies.quirky import NEEDS_TRUTH, QUIRKS
 
 Kind = Literal["probe", "detector"]
@@ -62,7 +63,14 @@ def compare_study(path: Path) -> Study:
         cells=cells,
         measure=_measure,
         figures=lambda rows: _figures(rows, name, kind),
-        code=("terrarium.studies.compare", "terrarium.studies.compare_measure"),
+        code=(
+            "terrarium.studies.compare",
+            "terrarium.studies.compare_measure",
+            "terrarium.studies.contexts",
+            "terrarium.studies.measure_detectors",
+            "terrarium.studies.measure_probes",
+            *road("arithmetic"),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from terrarium.errors import InputError
 from terrarium.evidence.rows import Row, measured
 from terrarium.instruments.base import detectors, probes
-from terrarium.instruments.metrics import auroc, earliest_informative_layer
+from terrarium.instruments.metrics import auroc, earliest_informative_layer, optional
 from terrarium.organisms.grow import grow
 from terrarium.organisms.recipe import Recipe
 from terrarium.progress import Progress
@@ -66,20 +66,19 @@ def _probe_rows(contexts: Contexts, name: str, own: Any) -> Iterator[Row]:
             fitted.score(contexts.features("validation")[:, validation]),
             contexts.fact("validation", "truth")[validation].astype(bool),
         )
-        layer = earliest_informative_layer(np.asarray(inside))
+        layer = optional(earliest_informative_layer(inside))
         outside = auroc(
             fitted.score(contexts.features("test")[:, quirky]),
             contexts.fact("test", "truth")[quirky].astype(bool),
         )
-        known = layer is not None and layer is not np.ma.masked
         yield measured(
             PROBE_METRIC,
-            float(outside[int(layer)]) if known else None,
+            None if layer is None else optional(outside[int(layer)]),
             unit="proportion",
             n=int(quirky.sum()),
             reason="no layer is informative on honest validation rows",
             instrument=label,
-            layer=int(layer) + 1 if known else None,
+            layer=None if layer is None else int(layer) + 1,
         )
 
 

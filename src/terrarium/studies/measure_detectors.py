@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from terrarium.evidence.rows import Row, measured
 from terrarium.instruments.base import detectors, probes
 from terrarium.instruments.detectors.log_odds import log_odds_features
-from terrarium.instruments.metrics import auroc, recall_at_fpr
+from terrarium.instruments.metrics import auroc, optional, recall_at_fpr
 from terrarium.studies.contexts import Contexts
 
 Mask = NDArray[np.bool_]
@@ -102,18 +102,23 @@ def _rows(
     **factors: Any,
 ) -> Iterator[Row]:
     for kind, (split, rows) in kinds.items():
-        if not len(rows):
-            continue
         x = np.concatenate([features["test"][:, trusted], features[split][:, rows]], axis=1)
-        scores = np.asarray(fitted.score(x if len(x) == len(places) else x[0]))
-        scores = scores.reshape(len(places), -1)
+        scores = np.asarray(fitted.score(x)).reshape(len(places), -1)
         odd = np.arange(len(trusted) + len(rows)) >= len(trusted)
-        areas = auroc(scores, odd)
-        recalls = recall_at_fpr(scores, odd, FALSE_POSITIVE_RATE)
+        found = {
+            "detector_auroc": auroc(scores, odd),
+            "recall_at_1_percent_fpr": recall_at_fpr(scores, odd, FALSE_POSITIVE_RATE),
+        }
         for index, (layer, site) in enumerate(places):
-            shared = {"suspect": kind, "layer": layer, "site": site, **factors}
-            n = len(rows)
-            yield measured("detector_auroc", float(areas[index]), unit="proportion", n=n, **shared)
-            yield measured(
-                "recall_at_1_percent_fpr", float(recalls[index]), unit="proportion", n=n, **shared
-            )
+            for metric, values in found.items():
+                yield measured(
+                    metric,
+                    optional(values[index]),
+                    unit="proportion",
+                    n=len(rows),
+                    reason=f"there are no rows of this kind in the split '{split}'",
+                    suspect=kind,
+                    layer=layer,
+                    site=site,
+                    **factors,
+                )

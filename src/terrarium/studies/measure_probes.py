@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from terrarium.evidence.rows import Row, measured
 from terrarium.instruments.base import ContrastPairs, probes
-from terrarium.instruments.metrics import auroc
+from terrarium.instruments.metrics import auroc, optional
 from terrarium.randomness import generator, seed
 from terrarium.studies.contexts import POSITION, Contexts
 
@@ -78,11 +78,11 @@ def score_rows(
         for subset, mask in subsets.items():
             for against in ("truth", "said"):
                 label = contexts.fact(split, against)[mask].astype(bool)
-                values = auroc(scores[:, mask], label)
+                values = auroc(scores[:, mask], label) if mask.any() else None
                 for index, (layer, name) in enumerate(places):
                     yield measured(
                         "auroc",
-                        _number(values, index),
+                        None if values is None else optional(values[index]),
                         unit="proportion",
                         n=int(mask.sum()),
                         reason="one of the two classes has no rows",
@@ -94,11 +94,6 @@ def score_rows(
                         against=against,
                         **factors,
                     )
-
-
-def _number(values: Any, index: int) -> float | None:
-    value = values[index]
-    return None if value is np.ma.masked or not np.isfinite(value) else float(value)
 
 
 def _says_rows(contexts: Contexts) -> Iterator[Row]:
@@ -246,10 +241,10 @@ def name_rows(contexts: Contexts) -> list[Row]:
         length = float(np.linalg.norm(a) * np.linalg.norm(b))
         cosine = float(a @ b) / length if length > 0 else None
         factors: dict[str, Any] = {"site": site, "layer": layer}
-        n = len(quirky)
+        area, n = optional(values[index]), scores.shape[-1]
         rows += [
-            measured("name_auroc", _number(values, index), unit="proportion", n=n, **factors),
-            measured("name_cosine", cosine, unit="cosine", n=n, **factors),
+            measured("name_auroc", area, unit="proportion", n=n, **factors),
+            measured("name_cosine", cosine, unit="cosine", n=len(quirky), **factors),
         ]
     return rows
 

@@ -16,9 +16,10 @@ from terrarium.evidence.rows import Row
 from terrarium.figures.curves import layer_curves
 from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
-from terrarium.keys import folder_checksum
+from terrarium.keys import code_closure, folder_checksum
 from terrarium.progress import Progress
 from terrarium.studies.base import Cell, Study
+from terrarium.studies.code import measuring
 from terrarium.worlds.statement_files import file_digest
 from terrarium.worlds.statements import load_statements
 
@@ -107,8 +108,10 @@ def detect_study(
 _CODE = (
     "terrarium.studies.own_model",
     "terrarium.studies.own_reading",
-    "terrarium.readings.read",
-    "terrarium.readings.text",
+    "terrarium.studies.measure_probes",
+    "terrarium.organisms.huggingface",
+    *code_closure("terrarium.worlds.statements"),
+    *measuring(),
 )
 
 

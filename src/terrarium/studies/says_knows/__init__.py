@@ -15,6 +15,7 @@ from terrarium.errors import InputError, did_you_mean
 from terrarium.evidence.rows import Row
 from terrarium.progress import Progress
 from terrarium.studies.base import Cell, Size, Study
+from terrarium.studies.code import road
 from terrarium.studies.quirky import NEEDS_TRUTH, OWN_ANSWER, QUIRKS, Quirk
 from terrarium.studies.says_knows.checks import cards, checks
 from terrarium.studies.says_knows.figures import figures
@@ -132,5 +133,6 @@ STUDY = Study(
         "terrarium.studies.measure_causal",
         "terrarium.studies.measure_organism",
         "terrarium.studies.measure_recency",
+        *road("arithmetic"),
     ),
 )
