@@ -64,7 +64,10 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """Return one cell for each seed's truthful phase, and one for each recipe and seed.
 
     ``truth_steps`` and ``quirk_steps`` replace the recipes' own budgets where they are not 0.
+
+    Raises ``InputError`` for unknown recipes, and for settings that leave nothing to measure.
     """
+    _check(settings)
     made: dict[str, Cell] = {}
     rows = {k: settings[k] for k in ("train_rows", "test_rows")}
     for seed in range(settings["seeds"]):
@@ -96,12 +99,36 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     return list(made.values())
 
 
+LEAST_ROWS = 100
+"""Rows per split below which some contexts hold a single class, so that no probe can be fitted."""
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    least = {
+        "train_rows": LEAST_ROWS,
+        "test_rows": LEAST_ROWS,
+        "truth_steps": 0,
+        "quirk_steps": 0,
+    }
+    for name, bound in least.items():
+        if settings[name] < bound:
+            raise InputError(
+                f"says-knows' setting '{name}' expects at least {bound}; got {settings[name]}."
+            )
+
+
 def _plain(phase: Any, seed: int) -> dict[str, Any]:
     return {**phase.model_dump(mode="json"), "seed": seed}
 
 
 def _quirk(label: str, settings: Mapping[str, Any]) -> Quirk:
     if label not in QUIRKS:
+        whole = next((name for name in QUIRKS if name.endswith(f", {label}")), None)
+        if whole is not None:  # its comma was taken for the end of a name
+            raise InputError(
+                f"There is no recipe '{label}'; names with commas are given as JSON, such as "
+                f"""--set 'recipes=["{whole}"]'."""
+            )
         raise InputError(f"There is no recipe '{label}'{did_you_mean(label, QUIRKS)}")
     steps = {k: settings[k] for k in ("truth_steps", "quirk_steps") if settings[k]}
     return replace(QUIRKS[label], **steps)

@@ -211,6 +211,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
                 0.1,
             ),
         ),
+        gates=arose(NEEDS_TRUTH),
     ),
     Hypothesis(
         name="not-recency",
@@ -230,6 +231,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
             0.05,
             around=0.5,
         ),
+        gates=arose(NEEDS_TRUTH),
     ),
     Hypothesis(
         name="training-made-it",
