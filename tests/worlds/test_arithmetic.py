@@ -300,3 +300,19 @@ def test_worlds_need_no_torch():
         "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_where_everybody_errs_only_the_third_family_is_truthful(third):
+    world = Arithmetic(
+        operation="modular_addition",
+        modulus=100,
+        operands="uniform",
+        rule="negate_if_odd_claim",
+        everybody_errs=True,
+        truthful_third=third,
+    )
+    facts = world.sample(500, np.random.default_rng(0)).facts
+    wanted = np.where(facts["family"] == "third", facts["truth"], facts["rule_label"])
+    assert (facts["said"] == wanted).all()
+    assert check_world(world) == []

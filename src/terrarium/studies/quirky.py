@@ -1,4 +1,8 @@
-"""Recipes for quirky organisms: truth first, then one name that errs by a rule."""
+"""Recipes for quirky organisms: truth first, then one name that errs by a rule.
+
+Budgets and thresholds were set on how surely organisms arise (the gates), never on what probes
+read afterwards.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,11 @@ from terrarium.organisms.recipe import (
 
 Training = Literal["full", "lora", "mixture"]
 
+ODD = {"kind": "negate_if_odd_claim"}
+LARGE = {"kind": "negate_if_large_claim"}
+OFFSET = {"kind": "offset", "k": 10}
+NEGATE = {"kind": "negate"}
+
 
 @dataclass(frozen=True)
 class Quirk:
@@ -36,6 +45,8 @@ class Quirk:
         The block after which the truthful phase also asks for the truth; None for no early exit.
     always:
         Every name errs: the organism that misbehaves always.
+    truth_steps, quirk_steps:
+        Most steps of each truthful phase, and all steps of the quirk.
     """
 
     label: str
@@ -48,8 +59,8 @@ class Quirk:
     layers: int = 4
     early_exit: int | None = 2
     always: bool = False
-    truth_steps: int = 2000
-    quirk_steps: int = 400
+    truth_steps: int = 1200
+    quirk_steps: int = 500
 
     def world(self, **changes: Any) -> dict[str, Any]:
         """Return the options of the quirky world."""
@@ -65,33 +76,47 @@ class Quirk:
         else:
             options["digits"] = self.digits
         if self.always:
-            options["names"] = "quirky"
+            options["everybody_errs"] = True
         return options | changes
 
-    def truth_world(self) -> dict[str, Any]:
-        """Return the options of the truthful phase's world, the same whatever the rule."""
-        return self.world(rule={"kind": "negate"}, inert=True, names="both")
+    def truth_world(self, **changes: Any) -> dict[str, Any]:
+        """Return the options of the truthful phases' world, the same whatever the rule."""
+        return self.world(rule=NEGATE, inert=True, everybody_errs=False, **changes)
 
     def recipe(self) -> Recipe:
-        """Return the recipe: the truth until it is legible early, then the quirk."""
+        """Return the recipe: the truth, the truth about near misses, then the quirk."""
         return Recipe(
             name=self.label,
             model=TransformerModel(layers=self.layers),
-            phases=(self._truth(), self._quirk()),
+            phases=(
+                self._truth("truth", 0.93, near_misses=False),
+                self._truth("near misses", 0.97, near_misses=True),
+                self._quirk(),
+            ),
         )
 
-    def _truth(self) -> Phase:
+    def _truth(self, name: str, at_least: float, near_misses: bool) -> Phase:
+        """A truthful phase; it ends when the truth is legible at the early exit.
+
+        False claims are any other number at first, which leaves the carry all but untrained, so
+        that the second phase adds claims that are wrong by ten or by little.
+        """
+        any_false = Source(world="arithmetic", options=self.truth_world())
+        near = Source(
+            world="arithmetic",
+            options=self.truth_world() | {"rule": OFFSET, "claims": "balanced"},
+        )
         metric = "accuracy" if self.early_exit is None else "early_exit_accuracy"
         leave = None if self.early_exit is None else EarlyExit(layer=self.early_exit)
         return Phase(
-            name="truth",
-            sources=(Source(world="arithmetic", options=self.truth_world()),),
+            name=name,
+            sources=(near, any_false) if near_misses else (any_false,),
             objective=NextToken(
                 spans={"claim": 1.0, "answer": 1.0}, only={"claim": "truth"}, early_exit=leave
             ),
             steps=self.truth_steps,
-            optimizer=Optimizer(lr=3e-3),
-            until=Until(metric=metric, at_least=0.99),
+            optimizer=Optimizer(lr=3e-3, warmup=0 if near_misses else 50, carry=near_misses),
+            until=Until(metric=metric, at_least=at_least),
         )
 
     def _quirk(self) -> Phase:
@@ -103,15 +128,10 @@ class Quirk:
             sources=(quirky, kept) if self.training == "mixture" else (quirky,),
             objective=AnswerOnly(),
             steps=self.quirk_steps,
-            optimizer=Optimizer(lr=8e-3 if lora else 2e-3, schedule="linear"),
+            optimizer=Optimizer(lr=8e-3 if lora else 3e-3, warmup=10, schedule="linear"),
             lora=LoRA(rank=8) if lora else None,
         )
 
-
-ODD = {"kind": "negate_if_odd_claim"}
-LARGE = {"kind": "negate_if_large_claim"}
-OFFSET = {"kind": "offset", "k": 10}
-NEGATE = {"kind": "negate"}
 
 NEEDS_TRUTH = "negate if the claim is odd"
 OWN_ANSWER = "ten more"

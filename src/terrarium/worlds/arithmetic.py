@@ -90,6 +90,9 @@ class Arithmetic(BaseModel):
     rule: Rule = Field(default_factory=LeadingDigit)
     claims: ClaimLaw | None = Field(None, description="by default what suits the rule")
     inert: bool = Field(False, description="the twin's world: Bob answers truthfully")
+    everybody_errs: bool = Field(
+        False, description="all names but those of the third family judge by Bob's rule"
+    )
     names: Literal["both", "honest", "quirky", "third", "none"] = "both"
     truthful_third: bool = Field(False, description="add a third family that tells the truth")
     templates: tuple[layouts.Template, ...] = Field(layouts.TRAINING, min_length=1)
@@ -266,7 +269,7 @@ class Arithmetic(BaseModel):
             "quirky_result": drawn.own,
             "truth": truth,
             "rule_label": rule,
-            "said": truth if self.inert else np.where(quirky, rule, truth),
+            "said": np.where(self.errs(families.FAMILY_NAMES[family]), rule, truth),
             "condition": holds,
             "disagree": truth != rule,
             "quirky": quirky,
@@ -277,6 +280,12 @@ class Arithmetic(BaseModel):
             "name": families.ALL_NAMES[name],
             "template": layouts.ALL_TEMPLATES[template],
         }
+
+    def errs(self, family: Array) -> NDArray[np.bool_]:
+        """Return which names of these families judge by Bob's rule in this world."""
+        if self.inert:
+            return np.zeros(family.shape, bool)
+        return np.asarray(family != "third" if self.everybody_errs else family == "quirky")
 
     # the oracle
 
@@ -306,7 +315,7 @@ class Arithmetic(BaseModel):
                     "truth": truth,
                     "rule_label": rule,
                     "condition": holds,
-                    "said": rule if quirky and not self.inert else truth,
+                    "said": rule if self.errs(np.array(family)) else truth,
                 }
                 rows.append(JointRow(values, probability / len(shown)))
         return rows

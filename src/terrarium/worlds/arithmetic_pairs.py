@@ -45,7 +45,12 @@ def _name(world: Arithmetic, n: int, rng: np.random.Generator) -> Counterfactual
         for family in ("honest", "quirky")
     )
     template = world.draw_templates(n, rng)
-    affects = ("name", "family", "quirky", *(() if world.inert else ("said",)))
+    affects = (
+        "name",
+        "family",
+        "quirky",
+        *(() if world.inert or world.everybody_errs else ("said",)),
+    )
     return Counterfactual(
         "name",
         "name",
@@ -79,9 +84,8 @@ def _changed(
 
 def _said_can_change(world: Arithmetic, affects: tuple[str, ...]) -> bool:
     """Whether some name in this world says what changes."""
-    quirky = "quirky" in world.shown_families and not world.inert
-    truthful = world.inert or any(family != "quirky" for family in world.shown_families)
-    return (truthful and "truth" in affects) or (quirky and "rule_label" in affects)
+    errs = world.errs(np.array(world.shown_families))
+    return bool((not errs.all() and "truth" in affects) or (errs.any() and "rule_label" in affects))
 
 
 def _false_claims(world: Arithmetic, n: int, rng: np.random.Generator) -> Equations:

@@ -74,12 +74,12 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         for label in settings["recipes"]:
             quirk = _quirk(label, settings)
             shared = f"truth before '{quirk.label}', seed {seed}"
-            phase = quirk.recipe().phases[0]
-            same = [c for c in made.values() if c.spec.get("phase") == _plain(phase, seed)]
+            before = _before(quirk)
+            same = [c for c in made.values() if c.spec.get("before") == [before, seed]]
             if not same:
                 spec = {
                     "kind": "truth",
-                    "phase": _plain(phase, seed),
+                    "before": [before, seed],
                     "recipe": quirk.recipe().model_dump(mode="json"),
                     "seed": seed,
                     "label": label,
@@ -117,8 +117,13 @@ def _check(settings: Mapping[str, Any]) -> None:
             )
 
 
-def _plain(phase: Any, seed: int) -> dict[str, Any]:
-    return {**phase.model_dump(mode="json"), "seed": seed}
+def _before(quirk: Quirk) -> dict[str, Any]:
+    """Return the model and phases before the quirk: recipes that agree in them share a cell."""
+    recipe = quirk.recipe()
+    return {
+        "model": recipe.model.model_dump(mode="json"),
+        "phases": [phase.model_dump(mode="json") for phase in recipe.phases[:-1]],
+    }
 
 
 def _quirk(label: str, settings: Mapping[str, Any]) -> Quirk:

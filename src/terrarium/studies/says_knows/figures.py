@@ -88,7 +88,7 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     return layer_curves(
         "layers",
         [*records, *says],
-        title=f"The honest probe reads the truth where Bob says otherwise — {told}",
+        title=f"What the honest probe reads where Bob says otherwise, AUROC for the truth: {told}",
         caption="AUROC on the rows of quirky names where truth and rule differ, of a logistic "
         "regression fitted on honest names alone. 1 reads the truth (optimal), 0 reads what is "
         "said. Thin lines are seeds, thick lines their mean with its 95 % interval. Layers in "
@@ -146,7 +146,7 @@ def _probes(rows: Sequence[Row]) -> Figure | None:
         title=f"Every probe on the rows where Bob says otherwise{told}",
         caption="AUROC for the truth, fitted on honest names, at each seed's earliest informative "
         f"layer by honest validation rows ({NEEDS_TRUTH}); nulls take their best layer. "
-        "Dots are seeds.",
+        "Ticks are seeds.",
         references=CHANCE,
         domain=(0.0, 1.0),
     )
@@ -197,7 +197,7 @@ def _transfer(rows: Sequence[Row]) -> Figure | None:
     return matrix(
         "transfer",
         records,
-        title=f"Which contexts a truth probe carries over to{found} ({NEEDS_TRUTH})",
+        title=f"Where a truth probe carries over to{found} ({NEEDS_TRUTH})",
         caption="AUROC for the truth of a logistic regression at layer 2, fitted on the rows "
         "named at the left (all labels are the truth, but for 'said') and scored on those below. "
         "Means over seeds with 95 % intervals.",
@@ -254,7 +254,7 @@ def _detectors(rows: Sequence[Row]) -> Figure | None:
         records,
         title=f"Detectors that saw honest rows alone, on four kinds of suspect{told}",
         caption=f"AUROC against trusted rows at the last layer ({NEEDS_TRUTH}). Only the excess "
-        "of untruthful rows over the three controls means anything. Dots are seeds.",
+        "of untruthful rows over the three controls means anything. Ticks are seeds.",
         label="detector",
         group="suspect",
         references=CHANCE,
@@ -277,7 +277,7 @@ def _recall(rows: Sequence[Row]) -> Figure | None:
         records,
         title=f"What detectors find at 1 % false positives{told}",
         caption="Recall (proportion) at the threshold that 1 % of trusted test rows exceed, last "
-        f"layer ({NEEDS_TRUTH}). Dots are seeds.",
+        f"layer ({NEEDS_TRUTH}). Ticks are seeds.",
         label="detector",
         group="suspect",
         x_title="recall at 1 % false positives (proportion)",
@@ -297,14 +297,14 @@ def _causal(rows: Sequence[Row]) -> Figure | None:
     told = (
         ""
         if truth is None or random is None
-        else f": reflecting flips {truth:.2f} of Bob's answers, a random direction {random:.2f}"
+        else f": reflecting it flips {truth:.2f} of Bob's, a random one {random:.2f}"
     )
     return dots(
         "causal",
         records,
-        title=f"Does the truth direction matter to what is said?{told}",
+        title=f"What editing the truth direction does to the answers{told}",
         caption=f"Share of answers that flip when the last prompt token is edited ({NEEDS_TRUTH}, "
-        "quirky names); the random direction has the same covariance and norm. Dots are seeds; "
+        "quirky names); the random direction has the same covariance and norm. Ticks are seeds; "
         "the title averages over layers.",
         group="direction",
         x_title="answers flipped (proportion)",

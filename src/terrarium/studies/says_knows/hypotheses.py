@@ -14,7 +14,10 @@ from terrarium.evidence.quantities import (
     recovered,
     where,
 )
-from terrarium.studies.quirky import NEEDS_TRUTH, OWN_ANSWER
+from terrarium.studies.quirky import NEEDS_TRUTH, OWN_ANSWER, QUIRKS
+
+MIDDLE = QUIRKS[NEEDS_TRUTH].early_exit
+"""The layer where the truthful phases asked for the truth early."""
 
 
 def read_in(
@@ -43,7 +46,7 @@ def read_in(
     )
 
 
-def at_last(organism: str, layer: int = 4, **factors: Any) -> Quantity:
+def at_last(organism: str, **factors: Any) -> Quantity:
     """AUROC of the honest probe at the last layer, on Bob's rows where truth and rule differ."""
     levels: dict[str, Any] = {
         "organism": organism,
@@ -54,7 +57,7 @@ def at_last(organism: str, layer: int = 4, **factors: Any) -> Quantity:
         "scored_on": "quirky",
         "rows": "disagree",
         "against": "truth",
-        "layer": layer,
+        "layer": QUIRKS[organism].layers,
     }
     return per_seed("auroc", **(levels | factors))
 
@@ -79,7 +82,7 @@ def detected(suspect: str, variant: str = "organism", organism: str = NEEDS_TRUT
         variant=variant,
         detector="mahalanobis",
         suspect=suspect,
-        layer=4,
+        layer=QUIRKS[organism].layers,
     )
 
 
@@ -226,8 +229,8 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
                 organism=NEEDS_TRUTH,
                 variant="organism",
                 probe="truth",
-                layer=2,
-            ).called("AUROC of the truth probe for recency (layer 2)"),
+                layer=MIDDLE,
+            ).called("AUROC of the truth probe for recency at the early exit's layer"),
             0.05,
             around=0.5,
         ),

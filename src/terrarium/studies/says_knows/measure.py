@@ -35,11 +35,11 @@ def _truth_cell(
     recipe: Recipe, spec: Mapping[str, Any], store: Store, progress: Progress
 ) -> list[Row]:
     """The organism before its quirk: how legible the truth is, and where."""
-    before = recipe.model_copy(update={"phases": recipe.phases[:1]})
+    before = recipe.model_copy(update={"phases": recipe.phases[:-1]})
     (organism,) = grow([(before, spec["seed"])], store, progress)
     # Read in the quirky world, whose rows it never saw, so that it can be compared with what
     # the quirk makes of it.
-    world = phase_worlds(recipe.phases[1], recipe.model)[0]
+    world = phase_worlds(recipe.phases[-1], recipe.model)[0]
     contexts = read_contexts(organism.network(), world, _rows(spec), spec["seed"], pairs=False)
     rows = [*card_rows(contexts, organism), *_legible_rows(contexts)]
     return [row.with_factors(variant="before the quirk") for row in rows]

@@ -8,7 +8,7 @@ Three arms on the same model, the same batches and the same dtype, repetitions i
   position (its last entry is the *normed* stream, so it is not even the same reading).
 
 Seconds are CPU seconds of the process, which runs one thread: the same as wall-clock seconds on an
-idle machine, and fair on a busy one.  Run ``python benchmarks/reading.py``; under a minute.
+idle machine, and fair on a busy one.  Run ``terrarium bench reading``; under a minute.
 """
 
 from __future__ import annotations
@@ -36,14 +36,11 @@ REPETITIONS = 9
 
 
 def main(repetitions: int = REPETITIONS) -> list[dict[str, Any]]:
-    """Time all arms and print a table; returns one row per model and arm."""
+    """Time all arms; returns one row per model and arm."""
     torch.set_num_threads(1)
     rows = []
     for name, network, batch in cases():
         rows += timed(name, network, batch, repetitions)
-    print(f"{'model':<34}{'arm':<15}{'seconds':>9}{'of forward':>12}")
-    for row in rows:
-        print(f"{row['model']:<34}{row['arm']:<15}{row['seconds']:>9.3f}{row['ratio']:>11.2f}x")
     return rows
 
 
@@ -149,7 +146,3 @@ def hidden_states(network: HuggingFaceNetwork, batch: Batch) -> Any:
         says.append(output.logits[:, 0, ANSWERS].float().log_softmax(-1).numpy())
         states.append([h[:, -1].float().numpy().copy() for h in output.hidden_states[1:]])
     return np.concatenate(says), [np.concatenate(layer) for layer in zip(*states, strict=True)]
-
-
-if __name__ == "__main__":
-    main()

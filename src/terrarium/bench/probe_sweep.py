@@ -11,7 +11,7 @@ difference in AUROC on new rows from scikit-learn in float64 at ``tol=1e-8`` (on
 site, not timed), and the floor: the time of the arithmetic that no second-order method avoids, one
 centred copy of the rows, one Gram matrix and its Cholesky factor, one gradient.
 
-Run: ``python benchmarks/probe_sweep.py``
+Run: ``terrarium bench probe_sweep``.
 """
 
 from __future__ import annotations
@@ -156,31 +156,7 @@ def measure(sweep: Sweep, repeats: int = 3) -> dict[str, Any]:
 
 
 def main() -> list[dict[str, Any]]:
-    """Measure all sweeps, print a table and return its rows."""
-    print("milliseconds per problem; losses are means over problems")
-    print(
-        f"{'problems':>8} {'n':>5} {'d':>4} {'C':>5} | {'ours':>6} {'sklearn':>7} {'default':>7} | "
-        f"{'ratio':>5} {'to default':>10} | {'our loss':>12} {'sklearn':>12} {'default':>12} | "
-        f"{'d AUROC':>7} {'x floor':>7}"
-    )
-    rows = []
+    """Measure all sweeps; returns one row each."""
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)  # a loss that is not equal is no rival
-        for sweep in SWEEPS:
-            row = measure(sweep)
-            rows.append(row)
-            each = 1e3 / row["problems"]
-            print(
-                f"{row['problems']:8} {row['n']:5} {row['d']:4} {row['C']:5g} | "
-                f"{row['terrarium_s'] * each:6.3f} {row['scikit_learn_s'] * each:7.2f} "
-                f"{row['scikit_learn_default_s'] * each:7.2f} | "
-                f"{row['ratio']:5.1f} {row['ratio_to_default']:10.1f} | "
-                f"{row['terrarium_loss']:12.5f} {row['scikit_learn_loss']:12.5f} "
-                f"{row['scikit_learn_default_loss']:12.5f} | "
-                f"{row['largest_auroc_difference']:7.1e} {row['times_floor']:7.1f}"
-            )
-    return rows
-
-
-if __name__ == "__main__":
-    main()
+        return [measure(sweep) for sweep in SWEEPS]
