@@ -52,6 +52,7 @@ def test_the_defaults_are_the_published_ones():
         "rule": {"kind": "leading_digit"},
         "claims": "published_table",
         "inert": False,
+        "everybody_errs": False,
         "names": "both",
         "truthful_third": False,
         "templates": ("compact", "compact_name_first", "equation", "equation_name_first"),

@@ -13,6 +13,7 @@ from terrarium.figures.figure import Figure
 from terrarium.figures.matrix import matrix
 from terrarium.figures.scatter import scatter
 from terrarium.studies.quirky import NEEDS_TRUTH
+from terrarium.studies.says_knows.hypotheses import MIDDLE
 
 CHANCE = {"chance": 0.5}
 
@@ -181,7 +182,7 @@ def _transfer(rows: Sequence[Row]) -> Figure | None:
         split="test",
         rows="all",
         against="truth",
-        layer=2,
+        layer=MIDDLE,
     )
     if not records:
         return None
@@ -198,7 +199,7 @@ def _transfer(rows: Sequence[Row]) -> Figure | None:
         "transfer",
         records,
         title=f"Where a truth probe carries over to{found} ({NEEDS_TRUTH})",
-        caption="AUROC for the truth of a logistic regression at layer 2, fitted on the rows "
+        caption=f"AUROC for the truth of a logistic regression at layer {MIDDLE}, fitted on the rows "
         "named at the left (all labels are the truth, but for 'said') and scored on those below. "
         "Means over seeds with 95 % intervals.",
         x="scored_on",
