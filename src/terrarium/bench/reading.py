@@ -99,10 +99,10 @@ def timed(name: str, network: Any, batch: Batch, repetitions: int) -> list[dict[
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
     for repetition in range(repetitions):
         order = list(arms) if repetition % 2 else list(arms)[::-1]
-        for arm in order:
+        for name_of_arm in order:
             start = time.process_time()
-            arms[arm]()
-            seconds[arm].append(time.process_time() - start)
+            arms[name_of_arm]()
+            seconds[name_of_arm].append(time.process_time() - start)
     return [
         {
             "model": name,
@@ -121,7 +121,7 @@ def chunks(network: Any, batch: Batch) -> list[torch.Tensor]:
     """Return prompts ``(member, n, t - 1)``, batched as `read` does."""
     prompts = torch.from_numpy(batch.inputs[:, :-1])
     size = max(1, BATCH_TOKENS // (prompts.shape[1] * network.members))
-    return [part.expand(network.members, -1, -1) for part in prompts.split(size)]
+    return [part.expand(network.members, -1, -1) for part in torch.split(prompts, size)]
 
 
 @torch.no_grad()

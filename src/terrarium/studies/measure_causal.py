@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +31,8 @@ def causal_rows(
 
     At each of ``layers`` (numbered as in ``contexts.layers``) the activation of the last prompt
     token is reflected across the probe's hyperplane, has the direction ablated, is erased by
-    LEACE, or has the direction added; each beside a covariance-matched random direction.
+    LEACE, or has the direction added.  The random controls have the activations' covariance and
+    move each row as far as the edit beside them.
     """
     rows: list[Row] = []
     for layer in layers:
@@ -94,21 +96,28 @@ def _edits(contexts: Contexts, layer: int, key: int) -> dict[str, Edit]:
     gap = x[truth].mean(axis=0) - x[~truth].mean(axis=0)
     rng = generator("causal", key, layer)
     random = random_like(fitted.direction, np.cov(x, rowvar=False), rng)
-    random_bias = -float(mean @ random)
+    bias = float(fitted.bias)
+    # Each random edit moves every row as far as the edit that it is the control of: activations
+    # vary more along other directions than along this one, and any large enough shove tells.
+    truth_edits: dict[str, Edit] = {
+        "reflect": partial(reflect, direction=fitted.direction, offset=bias),
+        "ablate": partial(ablate, direction=fitted.direction, mean=mean),
+        "add": partial(add, direction=gap, strength=1.0),
+    }
     edits: dict[str, Edit] = {}
-    for name, direction, bias in (
-        ("truth", fitted.direction, float(fitted.bias)),
-        ("random", random, random_bias),
-    ):
-        edits[f"{name}: reflect"] = partial(reflect, direction=direction, offset=bias)
-        edits[f"{name}: ablate"] = partial(ablate, direction=direction, mean=mean)
-    edits["truth: add"] = partial(add, direction=gap, strength=1.0)
-    edits["random: add"] = partial(add, direction=_scaled(random, gap), strength=1.0)
+    for name, edit in truth_edits.items():
+        edits[f"truth: {name}"] = edit
+        edits[f"random: {name}"] = partial(_as_far, edit=edit, direction=random, mean=mean)
     edits["truth: LEACE"] = fit_leace(x, truth)
     return edits
 
 
-def _scaled(direction: NDArray[np.float64], like: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``direction`` with the norm of ``like``."""
-    scaled: NDArray[np.float64] = direction * (np.linalg.norm(like) / np.linalg.norm(direction))
-    return scaled
+def _as_far(
+    x: Tensor, edit: Edit, direction: NDArray[np.float64], mean: NDArray[np.float64]
+) -> Tensor:
+    """Move each row along ``direction``, towards the mean, as far as ``edit`` would move it."""
+    length = torch.linalg.vector_norm(edit(x) - x, dim=-1, keepdim=True)
+    unit = torch.as_tensor(direction / np.linalg.norm(direction), dtype=x.dtype, device=x.device)
+    side = torch.sign((x - torch.as_tensor(mean, dtype=x.dtype, device=x.device)) @ unit)
+    moved: Tensor = x - length * side[..., None] * unit
+    return moved

@@ -60,7 +60,7 @@ def single_thread() -> Iterator[None]:
     one measured by a worker only if both use one.
     """
     # Comes with scikit-learn, which needs it.
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     before = {name: os.environ.get(name) for name in THREADS}
     torch = sys.modules.get("torch")

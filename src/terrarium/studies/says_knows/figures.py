@@ -199,7 +199,7 @@ def _transfer(rows: Sequence[Row]) -> Figure | None:
         "transfer",
         records,
         title=f"Where a truth probe carries over to{found} ({NEEDS_TRUTH})",
-        caption=f"AUROC for the truth of a logistic regression at layer {MIDDLE}, fitted on the rows "
+        caption=f"AUROC for the truth of a logistic regression at layer {MIDDLE}, fitted on rows "
         "named at the left (all labels are the truth, but for 'said') and scored on those below. "
         "Means over seeds with 95 % intervals.",
         x="scored_on",
@@ -305,7 +305,8 @@ def _causal(rows: Sequence[Row]) -> Figure | None:
         records,
         title=f"What editing the truth direction does to the answers{told}",
         caption=f"Share of answers that flip when the last prompt token is edited ({NEEDS_TRUTH}, "
-        "quirky names); the random direction has the same covariance and norm. Ticks are seeds; "
+        "quirky names); the random direction has the activations' covariance and moves each row "
+        "as far. Ticks are seeds; "
         "the title averages over layers.",
         group="direction",
         x_title="answers flipped (proportion)",
