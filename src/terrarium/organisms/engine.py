@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from terrarium.organisms.kernels import fast_float32
+from terrarium.organisms.kernels import fast_float32, keep_freed_memory
 from terrarium.organisms.measure import measure_until
 from terrarium.organisms.objectives import Step, losses
 from terrarium.organisms.optimizer import FleetOptimizer
@@ -108,6 +108,7 @@ def run_phase(
     loop = _Loop(network, members, carried, progress or Silent(), task)
     if resume is not None:
         loop.restore(resume)
+    keep_freed_memory()
     with fast_float32():
         loop.run(save)
 
@@ -175,8 +176,9 @@ class _Loop:
         self.network.zero_grad()
         loss = losses(self.phase.objective, self.network, step)
         torch.autograd.backward(loss.sum())
+        loss = loss.detach()
         norm = self.optimizer.clip()
-        healthy = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        healthy = torch.isfinite(loss) & torch.isfinite(norm)
         if not bool(healthy.all()):
             self._drop_diverged(healthy.tolist())
             if not self.active:

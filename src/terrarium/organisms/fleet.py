@@ -89,6 +89,7 @@ class Fleet(nn.Module):
         self.adapters = FleetParameters(shapes, self.members)
         self.adapters.to_device(self.device)
         self.adapter_scale = spec.alpha / spec.rank
+        self.weights.learn(False)
         for member, key in enumerate(keys):
             self.adapters.load(member, _initial_adapters(shapes, key))
 
@@ -100,6 +101,7 @@ class Fleet(nn.Module):
         for name in {n.rsplit(".", 1)[0] for n in self.adapters.slots}:
             self.weights[name].copy_(self.matrix(name))
         self.adapters = None
+        self.weights.learn(True)
 
     def member_parameters(self, member: int, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
         """Return the member's trainable leaves: the adapters where there are any."""
@@ -107,10 +109,19 @@ class Fleet(nn.Module):
         return owner.trainable(member, frozen)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
-        """Zero all gradients in place (their storage is shared with the optimiser's leaves)."""
+        """Forget all gradients."""
         self.weights.zero_gradients()
         if self.adapters is not None:
             self.adapters.zero_gradients()
+
+    def collect_gradients(self, frozen: Sequence[str] = ()) -> list[Tensor]:
+        """Bring the gradients to where the leaves of `member_parameters` have theirs.
+
+        Returns them as ``(member, p_i)``, in the order of those leaves.
+        """
+        owner = self.weights if self.adapters is None else self.adapters
+        owner.collect_gradients()
+        return [owner.gradients[:, start:stop] for start, stop in owner.ranges(frozen)]
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return copies of one member's tensors; adapters are prefixed ``lora:``."""
@@ -141,7 +152,8 @@ class Fleet(nn.Module):
             chosen.adapters = FleetParameters(shapes, 1)
             chosen.adapters.rebind(self.adapters.select(members))
             chosen.adapter_scale = self.adapter_scale
-        return chosen
+            chosen.weights.learn(False)
+        return chosen.train(self.training)
 
     def to_device(self, device: torch.device | str) -> Self:
         """Move all weights; returns itself."""

@@ -1,4 +1,4 @@
-"""AdamW for a fleet: one parameter group per member, so that each has its own learning rate."""
+"""AdamW for a fleet: members of different specifications have each their own learning rate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from terrarium.organisms.fleet import Fleet
 from terrarium.organisms.recipe import Optimizer
 
 
@@ -38,17 +39,27 @@ class FleetOptimizer:
         self.leaves: list[list[nn.Parameter]] = [
             network.member_parameters(member, self._frozen) for member in range(len(self.specs))
         ]
+        self._network = network if isinstance(network, Fleet) else None
+        grouped: dict[Optimizer, list[nn.Parameter]] = {}
+        for leaves, spec in zip(self.leaves, self.specs, strict=True):
+            grouped.setdefault(spec, []).extend(leaves)
+        self._grouped = list(grouped)
         self._adamw = torch.optim.AdamW(
             [
                 {"params": leaves, "betas": spec.betas, "weight_decay": spec.weight_decay}
-                for leaves, spec in zip(self.leaves, self.specs, strict=True)
+                for spec, leaves in grouped.items()
             ],
             lr=1e-3,
             fused=True,
         )
 
     def clip(self) -> Tensor:
-        """Clip each member's gradient to its own norm; return the norms before, ``(member,)``."""
+        """Clip each member's gradient to its own norm; return the norms before, ``(member,)``.
+
+        Comes between the backward pass and `step`: a fleet's gradients are collected here.
+        """
+        if self._network is not None:
+            return self._clip_rows(self._network)
         norms = []
         for leaves, spec in zip(self.leaves, self.specs, strict=True):
             gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
@@ -58,9 +69,20 @@ class FleetOptimizer:
             norms.append(norm)
         return torch.stack(norms)
 
+    def _clip_rows(self, network: Fleet) -> Tensor:
+        """Do the same for all members at once, as `torch.nn.utils.clip_grads_with_norm_` does."""
+        rows = network.collect_gradients(self._frozen)
+        each = [torch.linalg.vector_norm(row, dim=1) for row in rows]
+        norms = torch.stack(each).square().sum(dim=0).sqrt() if len(each) > 1 else each[0]
+        largest = [math.inf if spec.clip is None else spec.clip for spec in self.specs]
+        share = (norms.new_tensor(largest) / (norms + 1e-6)).clamp_(max=1).unsqueeze(1)
+        for row in rows:
+            row.mul_(share)
+        return norms
+
     def step(self, step: int, steps: int) -> None:
         """Take one step, each member at its own rate."""
-        for group, spec in zip(self._adamw.param_groups, self.specs, strict=True):
+        for group, spec in zip(self._adamw.param_groups, self._grouped, strict=True):
             group["lr"] = learning_rate(spec, step, steps)
         self._adamw.step()
 

@@ -26,8 +26,10 @@ class Slot:
 class FleetParameters(nn.Module):
     """Named tensors of all members, stored in ``values`` ``(member, p)`` float32.
 
-    ``fleet[name]`` is an ``nn.Parameter`` view ``(member, *shape)``; its ``grad`` is a view into
-    ``gradients`` ``(member, p)``, so that autograd accumulates into one buffer.
+    ``fleet[name]`` is an ``nn.Parameter`` view ``(member, *shape)``.  Autograd gives each its own
+    ``grad``; `collect_gradients` brings them together in ``gradients`` ``(member, p)``, the
+    storage of the gradients of `trainable`.  (Were ``grad`` a view of that buffer from the start,
+    autograd would add to it: a pass more, and into rows with gaps, of which it warns.)
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], members: int) -> None:
@@ -39,6 +41,7 @@ class FleetParameters(nn.Module):
             self.slots[name] = Slot(at, at + prod(shape), shape)
             at += prod(shape)
         self.size = at
+        self._learning = True
         self._views = nn.ParameterDict()
         self._names = {name: name.replace(".", "/") for name in self.slots}
         self._bind(torch.zeros(members, at))
@@ -49,9 +52,12 @@ class FleetParameters(nn.Module):
         self.members = len(values)
         for name, slot in self.slots.items():
             shape = (self.members, *slot.shape)
-            view = nn.Parameter(values[:, slot.start : slot.stop].view(shape))
-            view.grad = self.gradients[:, slot.start : slot.stop].view(shape)
+            view = nn.Parameter(values[:, slot.start : slot.stop].view(shape), self._learning)
             self._views[self._names[name]] = view
+        self._pairs = [
+            (self[name], self.gradients[:, slot.start : slot.stop].view(self[name].shape))
+            for name, slot in self.slots.items()
+        ]
 
     def __getitem__(self, name: str) -> nn.Parameter:
         view: nn.Parameter = self._views[self._names[name]]
@@ -62,24 +68,50 @@ class FleetParameters(nn.Module):
         self._bind(self.values.to(device))
 
     def zero_gradients(self) -> None:
-        """Set all gradients to zero, keeping their storage."""
-        self.gradients.zero_()
+        """Forget all gradients."""
+        for view, _ in self._pairs:
+            view.grad = None
+
+    @torch.no_grad()
+    def collect_gradients(self) -> None:
+        """Copy what autograd left in each ``grad`` into ``gradients``; no ``grad`` counts as zero.
+
+        Afterwards each ``grad`` is a view of the buffer; a second call changes nothing.
+        """
+        for view, collected in self._pairs:
+            if view.grad is None:
+                collected.zero_()
+            elif view.grad is not collected:
+                collected.copy_(view.grad)
+            view.grad = collected
+
+    def learn(self, on: bool) -> None:
+        """Say whether autograd is to compute gradients of these parameters."""
+        self._learning = on
+        self._views.requires_grad_(on)
+
+    def ranges(self, frozen: Sequence[str] = ()) -> list[tuple[int, int]]:
+        """Return the stretches of a row that train: all names that start with none of ``frozen``.
+
+        Neighbours are joined.
+        """
+        found: list[tuple[int, int]] = []
+        for name, slot in self.slots.items():
+            if name.startswith(tuple(frozen)):
+                continue
+            if found and found[-1][1] == slot.start:
+                found[-1] = (found[-1][0], slot.stop)
+            else:
+                found.append((slot.start, slot.stop))
+        return found
 
     def trainable(self, member: int, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
         """Return the member's parameters as few flat ``(p_i,)`` leaves with their gradients.
 
-        Names that start with any of ``frozen`` are left out; neighbours are joined.
+        Names that start with any of ``frozen`` are left out.
         """
-        ranges: list[list[int]] = []
-        for name, slot in self.slots.items():
-            if any(name.startswith(prefix) for prefix in frozen):
-                continue
-            if ranges and ranges[-1][1] == slot.start:
-                ranges[-1][1] = slot.stop
-            else:
-                ranges.append([slot.start, slot.stop])
         leaves = []
-        for start, stop in ranges:
+        for start, stop in self.ranges(frozen):
             leaf = nn.Parameter(self.values[member, start:stop])
             leaf.grad = self.gradients[member, start:stop]
             leaves.append(leaf)
