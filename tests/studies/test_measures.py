@@ -549,6 +549,24 @@ def test_a_kind_of_suspect_without_rows_stays_in_the_table() -> None:
     assert "no rows of this kind" in third[0].reason
 
 
+def test_an_instrument_that_refuses_its_rows_costs_no_other_row() -> None:
+    def dead(layer: int, facts: Mapping[str, Any]) -> Any:
+        return (sign(facts["truth"]) if layer != 2 else 0) * AXIS[0]
+
+    contexts = planted(dead, pairs=True)
+    for side in (*contexts.readings.values(), *itertools.chain(*contexts.pairs.values())):
+        side.activations["resid.post[1]"][...] = 0  # nothing varies at layer 2
+    rows = [*probe_rows(contexts, 0), *detector_rows(contexts)]
+    well_formed(rows)
+    lost = {str(r.factors.get("probe", r.factors.get("detector"))) for r in rows if r.value is None}
+    assert {"crc", "mahalanobis"} <= lost
+    (row,) = pick(rows, "detector_auroc", detector="mahalanobis", suspect=SUSPECTS[0], layer=1)
+    assert "Mahalanobis: the trusted rows at leading index (1,) are all the same" in row.reason
+    read = {"probe": "logistic_regression", **BOB, **FITTED}
+    assert value(rows, "auroc", layer=1, **read) > 0.7
+    assert value(rows, "auroc", layer=2, **read) == 0.5
+
+
 # Cards, pictures
 
 
@@ -568,9 +586,13 @@ def test_card_rows_are_those_of_a_count() -> None:
         share = [right[mask & (facts["said"] == answer)].mean() for answer in (True, False)]
         found = value(rows, "balanced_accuracy", split="test", context=context, rows=subset)
         assert found == pytest.approx(sum(share) / 2)
-    steps = SimpleNamespace(recipe=QUIRKS[NEEDS_TRUTH].recipe(), steps=(7, 9))
-    told = pick(card_rows(contexts, steps), "steps")  # type: ignore[arg-type]
-    assert [(row.factors["phase"], row.value) for row in told] == [("truth", 7), ("quirk", 9)]
+    grown = organism(9)
+    told = pick(card_rows(contexts, grown), "steps")
+    names = [phase.name for phase in grown.recipe.phases]
+    assert [(r.factors["phase"], r.value) for r in told] == list(
+        zip(names, grown.steps, strict=True)
+    )
+    assert told[-1].value == 9
     assert mass_row(contexts).value == pytest.approx(0.75)
     well_formed([mass_row(contexts)])
 
@@ -599,9 +621,10 @@ def test_the_picture_shows_the_plane_of_largest_variance() -> None:
 
 
 def organism(steps: int = 40) -> Any:
-    quirk = dataclasses.replace(QUIRKS[NEEDS_TRUTH], quirk_steps=steps)
+    recipe = dataclasses.replace(QUIRKS[NEEDS_TRUTH], quirk_steps=steps).recipe()
+    before = [7] * (len(recipe.phases) - 1)
     return SimpleNamespace(
-        recipe=quirk.recipe(), seed=3, steps=(0, steps), network=lambda: "a network"
+        recipe=recipe, seed=3, steps=(*before, steps), network=lambda: "a network"
     )
 
 
@@ -651,8 +674,9 @@ def test_without_recency_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 def test_early_and_late_rows_are_those_of_the_first_and_last_steps() -> None:
     grown = organism(10)
     batch, late = measure_recency._early_and_late(grown, 0)
-    runner = Runner(grown.recipe.phases[1], 1, 3, phase_worlds(grown.recipe.phases[1],
-                                                               grown.recipe.model))  # fmt: skip
+    index = len(grown.recipe.phases) - 1
+    phase = grown.recipe.phases[index]
+    runner = Runner(phase, index, grown.seed, phase_worlds(phase, grown.recipe.model))
     seen = {
         end: {row.tobytes() for step in steps for row in runner.batch(step).inputs}
         for end, steps in ((False, range(5)), (True, range(5, 10)))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terrarium.errors import InputError
 from terrarium.evidence.rows import Row, measured
 from terrarium.instruments.base import detectors, probes
 from terrarium.instruments.detectors.log_odds import log_odds_features
@@ -24,6 +25,7 @@ SUSPECTS = (
 )
 """What is held against trusted rows: the wanted find, and the three that must not explain it."""
 
+METRICS = ("detector_auroc", "recall_at_1_percent_fpr")
 FALSE_POSITIVE_RATE = 0.01
 PER_LAYER = tuple(name for name in detectors if name != "probe_log_odds")
 
@@ -70,8 +72,19 @@ def _fitted(name: str, contexts: Contexts, trusted: NDArray[np.int64]) -> Any:
     x = contexts.features("train")[:, trusted]
     if name == "relative_mahalanobis":
         # The classes are what the organism itself says: known without any label of untruth.
-        return detectors.get(name)().fit(x, groups=contexts.answered("train")[trusted] > 0)
-    return detectors.get(name)().fit(x)
+        return _fit(name, x, groups=contexts.answered("train")[trusted] > 0)
+    return _fit(name, x)
+
+
+def _fit(name: str, x: NDArray[Any], **options: Any) -> Any:
+    """Return the fitted detector, or why it refuses its rows.
+
+    One detector that cannot be fitted must not cost the rows of all others.
+    """
+    try:
+        return detectors.get(name)().fit(x, **options)
+    except InputError as error:
+        return str(error)
 
 
 def _log_odds_rows(
@@ -83,7 +96,7 @@ def _log_odds_rows(
     x = contexts.features("train")[:, trusted["train"]]
     truth = contexts.fact("train", "truth")[trusted["train"]].astype(bool)
     probe = probes.get("logistic_regression")().fit(x, truth)
-    fitted = detectors.get("probe_log_odds")().fit(log_odds_features(probe, x))
+    fitted = _fit("probe_log_odds", log_odds_features(probe, x))
     features = {
         split: log_odds_features(probe, contexts.features(split))[None]
         for split in ("test", "heldout_names")
@@ -103,20 +116,23 @@ def _rows(
 ) -> Iterator[Row]:
     for kind, (split, rows) in kinds.items():
         x = np.concatenate([features["test"][:, trusted], features[split][:, rows]], axis=1)
-        scores = np.asarray(fitted.score(x)).reshape(len(places), -1)
         odd = np.arange(len(trusted) + len(rows)) >= len(trusted)
-        found = {
-            "detector_auroc": auroc(scores, odd),
-            "recall_at_1_percent_fpr": recall_at_fpr(scores, odd, FALSE_POSITIVE_RATE),
-        }
+        reason = f"there are no rows of this kind in the split '{split}'"
+        found: dict[str, Any] = dict.fromkeys(METRICS)
+        if isinstance(fitted, str):
+            reason = fitted
+        else:
+            scores = np.asarray(fitted.score(x)).reshape(len(places), -1)
+            found["detector_auroc"] = auroc(scores, odd)
+            found["recall_at_1_percent_fpr"] = recall_at_fpr(scores, odd, FALSE_POSITIVE_RATE)
         for index, (layer, site) in enumerate(places):
             for metric, values in found.items():
                 yield measured(
                     metric,
-                    optional(values[index]),
+                    None if values is None else optional(values[index]),
                     unit="proportion",
                     n=len(rows),
-                    reason=f"there are no rows of this kind in the split '{split}'",
+                    reason=reason,
                     suspect=kind,
                     layer=layer,
                     site=site,

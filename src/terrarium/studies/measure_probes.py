@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terrarium.errors import InputError
 from terrarium.evidence.rows import Row, measured
 from terrarium.instruments.base import ContrastPairs, probes
 from terrarium.instruments.metrics import auroc, optional
@@ -15,6 +16,8 @@ from terrarium.randomness import generator, seed
 from terrarium.studies.contexts import POSITION, Contexts
 
 Mask = NDArray[np.bool_]
+Scores = NDArray[np.float64] | str
+"""``(site, n)`` scores, or why there are none."""
 
 PLAIN = ("logistic_regression", "difference_in_means", "lda")
 CONTRAST = (
@@ -57,7 +60,7 @@ def probe_rows(contexts: Contexts, key: int) -> list[Row]:
 def score_rows(
     contexts: Contexts,
     split: str,
-    scores: NDArray[np.float64],
+    scores: Scores,
     scored_on: Sequence[str] = SCORED_ON,
     site: str | None = None,
     **factors: Any,
@@ -66,7 +69,9 @@ def score_rows(
 
     Each is over all rows of a context and, in quirky contexts, over those where truth and rule
     disagree.  ``site`` names what was scored where it is no layer (``"output"``, ``"input"``).
+    A text in the place of ``scores`` says why there are none; the rows are undefined then.
     """
+    reason = scores if isinstance(scores, str) else "one of the two classes has no rows"
     places = (
         list(zip(contexts.layers, contexts.sites, strict=True)) if site is None else [(0, site)]
     )
@@ -78,14 +83,15 @@ def score_rows(
         for subset, mask in subsets.items():
             for against in ("truth", "said"):
                 label = contexts.fact(split, against)[mask].astype(bool)
-                values = auroc(scores[:, mask], label) if mask.any() else None
+                lacking = isinstance(scores, str) or not mask.any()
+                values = None if lacking else auroc(np.asarray(scores)[:, mask], label)
                 for index, (layer, name) in enumerate(places):
                     yield measured(
                         "auroc",
                         None if values is None else optional(values[index]),
                         unit="proportion",
                         n=int(mask.sum()),
-                        reason="one of the two classes has no rows",
+                        reason=reason,
                         site=name,
                         layer=layer,
                         split=split,
@@ -116,17 +122,30 @@ def _training(contexts: Contexts, trained_on: str) -> tuple[Mask, Mask]:
     return mask, contexts.fact("train", against)[mask].astype(bool)
 
 
+def _fitted(probe: Any, x: Any, labels: Mask) -> Callable[[Any], Scores]:
+    """Fit and return what scores rows; a probe that refuses its rows says why instead.
+
+    One probe that cannot be fitted must not cost the rows of all others.
+    """
+    try:
+        score: Callable[[Any], Scores] = probe.fit(x, labels).score
+    except InputError as error:
+        reason = str(error)
+        return lambda _: reason
+    return score
+
+
 def _transfer_rows(contexts: Contexts) -> Iterator[Row]:
     """Logistic regression fitted in each context and scored in each: the transfer matrix."""
     probe = probes.get("logistic_regression")()
     for trained_on in TRAINED_ON:
         mask, labels = _training(contexts, trained_on)
-        fitted = probe.fit(contexts.features("train")[:, mask], labels)
+        score = _fitted(probe, contexts.features("train")[:, mask], labels)
         for split in ("validation", "test"):
             yield from score_rows(
                 contexts,
                 split,
-                fitted.score(contexts.features(split)),
+                score(contexts.features(split)),
                 probe="logistic_regression",
                 trained_on=trained_on,
             )
@@ -137,22 +156,22 @@ def _other_probe_rows(contexts: Contexts, key: int) -> Iterator[Row]:
     mask, labels = _training(contexts, "honest")
     x = contexts.features("train")[:, mask]
     for name in PLAIN[1:]:
-        fitted = probes.get(name)().fit(x, labels)
+        score = _fitted(probes.get(name)(), x, labels)
         for split in ("validation", "test"):
             yield from score_rows(
                 contexts,
                 split,
-                fitted.score(contexts.features(split)),
+                score(contexts.features(split)),
                 ("honest", "quirky"),
                 probe=name,
                 trained_on="honest",
             )
     random = probes.get("random_direction")(k=RANDOM_DIRECTIONS, seed=seed("random", key) % 2**31)
-    fitted = random.fit(x, labels)
+    score = _fitted(random, x, labels)
     yield from score_rows(
         contexts,
         "test",
-        fitted.score(contexts.features("test")),
+        score(contexts.features("test")),
         ("honest", "quirky"),
         probe=f"best of {RANDOM_DIRECTIONS} random directions",
         trained_on="honest",
@@ -167,12 +186,12 @@ def _contrast_rows(contexts: Contexts) -> Iterator[Row]:
     pairs = {split: _pairs(contexts, split) for split in contexts.pairs}
     train = ContrastPairs(pairs["train"].positive[:, mask], pairs["train"].negative[:, mask])
     for name in CONTRAST:
-        fitted = probes.get(name)().fit(train, labels)
+        score = _fitted(probes.get(name)(), train, labels)
         for split in ("validation", "test"):
             yield from score_rows(
                 contexts,
                 split,
-                fitted.score(pairs[split]),
+                score(pairs[split]),
                 ("honest", "quirky"),
                 probe=name,
                 trained_on="honest",
@@ -188,11 +207,12 @@ def _shuffled_rows(contexts: Contexts, key: int) -> Iterator[Row]:
     """The same probe on shuffled labels: what the pipeline finds where there is nothing."""
     mask, labels = _training(contexts, "honest")
     shuffled = generator("shuffle", key).permutation(labels)
-    fitted = probes.get("logistic_regression")().fit(contexts.features("train")[:, mask], shuffled)
+    probe = probes.get("logistic_regression")()
+    score = _fitted(probe, contexts.features("train")[:, mask], shuffled)
     yield from score_rows(
         contexts,
         "test",
-        fitted.score(contexts.features("test")),
+        score(contexts.features("test")),
         ("honest", "quirky"),
         probe="logistic_regression, shuffled labels",
         trained_on="honest",
@@ -208,13 +228,15 @@ def input_rows(contexts: Contexts, features: Mapping[str, NDArray[np.float32]]) 
     rows: list[Row] = []
     honest = context_mask(contexts, "train", "honest")
     for trained_on, mask in (("honest", honest), ("all", np.ones_like(honest))):
-        fitted = probes.get("logistic_regression")().fit(
-            features["train"][mask], contexts.fact("train", "truth")[mask].astype(bool)
+        score = _fitted(
+            probes.get("logistic_regression")(),
+            features["train"][None, mask],
+            contexts.fact("train", "truth")[mask].astype(bool),
         )
         rows += score_rows(
             contexts,
             "test",
-            fitted.score(features["test"])[None],
+            score(features["test"][None]),
             site="input",
             probe="logistic_regression",
             trained_on=trained_on,
