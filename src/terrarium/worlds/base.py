@@ -255,5 +255,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
 
 
 def pad_right(rows: Array, length: int, value: int) -> Array:
-    """Return token rows ``(n, t)`` padded with ``value`` to ``(n, length)``."""
+    """Return token rows ``(n, t)`` padded with ``value`` to ``(n, length)``, or as they are."""
+    if rows.shape[1] == length:
+        return rows
     return np.pad(rows, ((0, 0), (0, length - rows.shape[1])), constant_values=value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -52,11 +53,16 @@ class ClosedVocabulary:
 
         Text that is no piece becomes ``<unk>``; nothing is added at either end.
         """
-        longest_first = sorted(self.pieces, key=lambda piece: (-len(piece), piece))
-        cut = Regex("|".join(re.escape(piece) for piece in longest_first))
-        tokenizer = Tokenizer(models.WordLevel(dict(self.ids), unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(cut, "isolated")
-        tokenizer.decoder = decoders.Fuse()
-        special = [AddedToken(t, special=True, normalized=False) for t in (PAD, UNKNOWN, END)]
-        tokenizer.add_special_tokens(special)
-        return str(tokenizer.to_str())
+        return _tokenizer_json(self)
+
+
+@functools.lru_cache(maxsize=16)  # training asks for it at every step
+def _tokenizer_json(vocabulary: ClosedVocabulary) -> str:
+    longest_first = sorted(vocabulary.pieces, key=lambda piece: (-len(piece), piece))
+    cut = Regex("|".join(re.escape(piece) for piece in longest_first))
+    tokenizer = Tokenizer(models.WordLevel(dict(vocabulary.ids), unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(cut, "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    special = [AddedToken(t, special=True, normalized=False) for t in (PAD, UNKNOWN, END)]
+    tokenizer.add_special_tokens(special)
+    return str(tokenizer.to_str())
