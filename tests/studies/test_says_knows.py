@@ -21,6 +21,7 @@ from terrarium.evidence.hypotheses import Verdict, judge
 from terrarium.evidence.rows import Row
 from terrarium.evidence.table import read_rows, write_rows
 from terrarium.instruments.base import detectors, probes
+from terrarium.organisms import grow
 from terrarium.store import Store
 from terrarium.studies.base import Study, studies
 from terrarium.studies.code import ELSEWHERE
@@ -589,3 +590,23 @@ def test_the_key_counts_all_code_that_decides_the_rows() -> None:
     assert left_out == set()
     assert "terrarium.worlds.templates" in STUDY.code
     assert "terrarium.instruments.probes.newton" in STUDY.code
+
+
+def test_an_organisms_key_counts_all_code_that_decides_its_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: set[str] = set()
+    monkeypatch.setattr(grow, "code_fingerprint", lambda *modules: counted.update(modules) or "")
+    grow.chain(QUIRKS[NEEDS_TRUTH].recipe(), 0)
+    found: set[str] = set()
+    for module in ("organisms.engine", "organisms.transformer", "worlds.arithmetic"):
+        imported(f"terrarium.{module}", found)
+    undeciding = {
+        f"terrarium.{name}"
+        for name in (
+            *("errors", "progress", "registry", "organisms", "worlds", "worlds.tokenise"),
+            *("organisms.recipe", "organisms.network"),  # the spec is in the key; a protocol
+            *("organisms.export", "organisms.policy"),
+        )
+    }
+    assert found - counted - undeciding == set()

@@ -31,7 +31,10 @@ TOKENS_PER_STEP = 4096
 
 _ENGINE = tuple(
     f"terrarium.organisms.{name}"
-    for name in ("engine", "kernels", "objectives", "optimizer", "parameters", "fleet", "measure")
+    for name in (
+        *("engine", "kernels", "fused", "objectives"),
+        *("optimizer", "parameters", "fleet", "measure"),
+    )
 )
 
 
@@ -184,7 +187,7 @@ def _ready(store: Store, link: _Link) -> bool:
 
 
 def _code(phase: Phase, kind: str) -> str:
-    modules = {*_ENGINE, ARCHITECTURES[kind]}
+    modules = {*_ENGINE, ARCHITECTURES[kind], "terrarium.randomness"}
     if phase.objective.kind == "policy_gradient":
         modules.add("terrarium.organisms.policy")
     for source in phase.sources:
