@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from terrarium.errors import InputError
+
 
 def canonical_json(value: Any) -> str:
     """Return ``value`` as JSON with sorted keys; two equal specs give equal text.
@@ -78,7 +80,15 @@ def code_closure(module: str) -> tuple[str, ...]:
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        spec = importlib.util.find_spec(name) if name not in found else None
+        if name in found:
+            continue
+        try:
+            spec = importlib.util.find_spec(name)
+        except ValueError:  # __main__ of a script or notebook: no file to take a fingerprint of
+            raise InputError(
+                f"What is defined in '{name}' cannot be keyed; put it into a module of its own "
+                "and import it."
+            ) from None
         if spec is None or spec.origin is None:
             continue
         found.add(name)
