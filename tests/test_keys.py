@@ -41,8 +41,8 @@ def test_comments_and_docstrings_do_not_count(tmp_path, monkeypatch):
     for name, body in bodies.items():
         (tmp_path / f"{name}.py").write_text(body)
     prints = {}
-    for name in bodies:
-        (tmp_path / "same.py").write_text(bodies[name])
+    for name, body in bodies.items():
+        (tmp_path / "same.py").write_text(body)
         code_fingerprint.cache_clear()
         prints[name] = code_fingerprint("same")
     code_fingerprint.cache_clear()
