@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from terrarium.organisms.kernels import fast_float32, keep_freed_memory
+from terrarium.organisms.kernels import fast_float32, kept_memory
 from terrarium.organisms.measure import measure_until
 from terrarium.organisms.objectives import Step, losses
 from terrarium.organisms.optimizer import FleetOptimizer
@@ -108,8 +108,7 @@ def run_phase(
     loop = _Loop(network, members, carried, progress or Silent(), task)
     if resume is not None:
         loop.restore(resume)
-    keep_freed_memory()
-    with fast_float32():
+    with fast_float32(), kept_memory():
         loop.run(save)
 
 
