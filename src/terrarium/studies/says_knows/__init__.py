@@ -46,7 +46,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "truth_steps": 0,
             "quirk_steps": 0,
             "train_rows": 3000,
-            "test_rows": 3000,
+            "test_rows": 8000,
         },
         "full": {
             "recipes": list(QUIRKS),
@@ -54,7 +54,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "truth_steps": 0,
             "quirk_steps": 0,
             "train_rows": 6000,
-            "test_rows": 6000,
+            "test_rows": 8000,
         },
     }
     return sizes[size]

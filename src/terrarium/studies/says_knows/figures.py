@@ -80,45 +80,34 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
         )
         for layer in sorted({x["layer"] for x in records if x["organism"] == r["organism"]})
     ]
-    best = {o: _best_layer(records, o) for o in organisms}
     told = "; ".join(
-        f"{o}: {value:.2f} at layer {layer}"
-        for o, (layer, value) in best.items()
-        if value is not None
+        f"{organism}: {value:.2f}"
+        for organism in organisms
+        if (value := _middle(records, organism)) is not None
     )
     return layer_curves(
         "layers",
         [*records, *says],
-        title=f"What the honest probe reads where Bob says otherwise, AUROC for the truth: {told}",
+        title=f"The honest probe where Bob says otherwise, AUROC for the truth at layer {MIDDLE}: {told}",
         caption="AUROC on the rows of quirky names where truth and rule differ, of a logistic "
         "regression fitted on honest names alone. 1 reads the truth (optimal), 0 reads what is "
-        "said. Thin lines are seeds, thick lines their mean with its 95 % interval. Layers in "
-        "the title are those with the highest mean.",
+        "said. Thin lines are seeds, thick lines their mean with its 95 % interval.",
         facet="organism",
         references={"chance": 0.5, "optimal": 1.0},
     )
 
 
-def _best_layer(
-    records: Sequence[Mapping[str, Any]], organism: str
-) -> tuple[int | None, float | None]:
-    means: dict[int, float] = {}
-    for layer in sorted({r["layer"] for r in records}):
-        value = _mean(
-            [
-                r
-                for r in records
-                if r["organism"] == organism
-                and r["layer"] == layer
-                and r["quantity"] == "knows: the truth"
-            ]
-        )
-        if value is not None:
-            means[layer] = value
-    if not means:
-        return None, None
-    layer = max(means, key=lambda k: means[k])
-    return layer, means[layer]
+def _middle(records: Sequence[Mapping[str, Any]], organism: str) -> float | None:
+    """Return the mean AUROC for the truth at the layer of the early exit."""
+    return _mean(
+        [
+            r
+            for r in records
+            if r["organism"] == organism
+            and r["layer"] == MIDDLE
+            and r["quantity"] == "knows: the truth"
+        ]
+    )
 
 
 def _probes(rows: Sequence[Row]) -> Figure | None:
