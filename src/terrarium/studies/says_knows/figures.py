@@ -88,7 +88,7 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     return layer_curves(
         "layers",
         [*records, *says],
-        title=f"The honest probe where Bob says otherwise (AUROC for truth, layer {MIDDLE}): {told}",
+        title=f"The honest probe where Bob says otherwise (AUROC for truth, layer {MIDDLE}) {told}",
         caption="AUROC on the rows of quirky names where truth and rule differ, of a logistic "
         "regression fitted on honest names alone. 1 reads the truth (optimal), 0 reads what is "
         "said. Thin lines are seeds, thick lines their mean with its 95 % interval.",
