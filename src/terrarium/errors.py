@@ -1,4 +1,4 @@
-"""Errors that a person can act on: one sentence that names the thing, what was expected, what to do.
+"""Errors that a person can act on: one sentence that names the thing, what was expected, a remedy.
 
 The command line prints the sentence and leaves with ``exit_code``; nothing else in terrarium
 decides exit codes.
