@@ -235,7 +235,7 @@ def test_a_plan_runs_and_writes_nothing(toy: ModuleType, store: Store) -> None:
     assert told.seconds == pytest.approx(1 + 2 + 3 + 3, abs=0.5), "guesses and the worker's start"
     assert told.memory_mb == 150 + 60
     assert told.disk_mb == 3
-    assert "3 to run on 1 worker(s): about 9 s" in str(told)
+    assert "3 to run on 1 worker: about 9 s" in str(told)
     assert not store.home.exists()
     run_study(toy.STUDY, "smoke", {"seeds": 3}, store, workers=0)
     assert "all of them in the store" in str(plan(toy.STUDY, "smoke", {"seeds": 3}, store))

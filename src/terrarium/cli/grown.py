@@ -7,6 +7,8 @@ import importlib.util
 import shlex
 import shutil
 import sys
+import uuid
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +20,10 @@ from terrarium.cli.places import default_folder
 from terrarium.errors import InputError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from terrarium.organisms.grow import Organism
-    from terrarium.studies.base import Study
+    from terrarium.studies.base import Size, Study
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of a Hugging Face causal language model.")
@@ -39,6 +43,10 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of the results [terrarium-results/...].")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Worker processes of one thread each; 0: in this process.", min=0),
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
@@ -47,6 +55,9 @@ Columns = Annotated[
         help="Which column is what, e.g. statement=text; may be repeated.",
     ),
 ]
+
+
+_TITLES = {"right": "right (balanced)"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,14 +75,17 @@ def add_to(app: typer.Typer) -> None:
         "you like quirky_label, difficulty, split and group."
     )(probe)
     app.command(
-        epilog="Example:\n\n  terrarium detect my-model --trusted normal.csv --suspect new.csv\n\n"
-        "Detectors are fitted on the trusted statements alone; labels of the suspect ones are "
-        "used for scoring only."
+        epilog="Examples:\n\n  terrarium detect my-model --trusted normal.csv --suspect new.csv\n\n"
+        "  terrarium detect my-model --trusted normal.csv --suspect new.csv --control other.csv\n\n"
+        "Detectors are fitted on half of the trusted statements; no label is needed. A control "
+        "holds harmless statements that are as unfamiliar as the suspect ones."
     )(detect)
     app.command(
-        epilog="Example:\n\n  terrarium compare my_probe.py\n\n"
-        "The file defines a class with fit and score, or several; see docs for the contract. "
-        "Yours and the built-in ones meet the same organisms and seeds, in pairs."
+        epilog="Examples:\n\n  terrarium compare my_probe.py\n\n"
+        "  terrarium compare my_detector.py --size smoke\n\n"
+        "The file defines one class with a method fit, which returns something with a method "
+        "score; a probe also has the attribute supervised. Yours and the built-in ones meet the "
+        "same organisms and seeds, in pairs."
     )(compare)
     app.command(epilog="Example:\n\n  terrarium bench --json")(bench)
 
@@ -96,33 +110,63 @@ def grow(
     wanted = [asked, asked.twin()] if twin and asked.has_twin else [asked]
     from terrarium.organisms.grow import grow as grow_all
     from terrarium.store import Store
+    from terrarium.studies.resources import single_thread
 
     pairs = [(one, seed) for one in wanted for seed in range(seeds)]
-    with Display() as display:
+    # Small organisms gain nothing by more threads, and are then those that a study would grow.
+    small = asked.model.kind != "huggingface"
+    with Display() as display, single_thread() if small else nullcontext():
         organisms = grow_all(pairs, Store(), display, device)
     told = [_told(organism, out) for organism in organisms]
     if as_json:
         give_json(told)
     else:
-        give_table(list(told[0]), [[str(value) for value in line.values()] for line in told])
+        shown = [name for name in told[0] if name != "reason" or any(t[name] for t in told)]
+        columns = [_TITLES.get(name, name) for name in shown]
+        give_table(columns, [_line({name: t[name] for name in shown}) for t in told])
 
 
 def _told(organism: Organism, out: Path | None) -> dict[str, Any]:
+    from terrarium.organisms.card import accuracies
+
     folder = organism.folder
     if out is not None:
         folder = out / f"{organism.recipe.name}-seed-{organism.seed}"
-        try:
-            shutil.copytree(organism.folder, folder, dirs_exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"{folder} cannot be written ({error.strerror}).") from error
-    return {
+        _copy(organism.folder, folder)
+    told = {
         "organism": organism.recipe.name,
         "seed": organism.seed,
         "status": organism.status,
         "reason": organism.reason,
         "steps": ", ".join(map(str, organism.steps)),
-        "folder": str(folder),
     }
+    right = accuracies(organism) if organism.status == "grown" else {}
+    return {**told, "right": right, "folder": str(folder)}
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy an organism whole or not at all, in place of an earlier copy."""
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    if folder.exists() and not (folder / "phase.json").is_file():
+        raise InputError(f"{folder} exists and is no organism; name another folder with --out.")
+    try:
+        shutil.copytree(source, draft)
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.replace(folder)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _line(told: dict[str, Any]) -> list[str]:
+    """Return a told organism as a line of a table."""
+    right = ", ".join(
+        f"{who} {'undefined' if share is None else format(share, '.3f')}"
+        for who, share in told["right"].items()
+    )
+    return [right if name == "right" else str(value) for name, value in told.items()]
 
 
 def probe(
@@ -136,6 +180,7 @@ def probe(
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
     out: Out = None,
+    workers: Workers = None,
     as_json: words.JsonOption = False,
 ) -> None:
     """Fit every probe at every layer of your model on your statements; write rows and report."""
@@ -144,25 +189,30 @@ def probe(
     study = probe_study(
         model,
         data,
-        columns=words.settings(columns or []),
+        columns=_columns(columns or []),
         template=template,
         chat="auto" if chat is None else chat,
         dtype=dtype,
         device_map=device_map,
     )
-    _own_study(study, model, out, as_json)
+    _own_study(study, f"{model.resolve().name}-{data.stem}", out, workers, as_json)
 
 
 def detect(
     model: Model,
     trusted: Annotated[Path, typer.Option("--trusted", metavar="A", help="Statements to trust.")],
     suspect: Annotated[Path, typer.Option("--suspect", metavar="B", help="Statements to judge.")],
+    control: Annotated[
+        Path | None,
+        typer.Option("--control", metavar="C", help="Unfamiliar but harmless statements."),
+    ] = None,
     columns: Columns = None,
     template: Template = None,
     chat: Chat = None,
     dtype: Dtype = "float32",
     device_map: DeviceMap = None,
     out: Out = None,
+    workers: Workers = None,
     as_json: words.JsonOption = False,
 ) -> None:
     """Say how anomalous the suspect statements look to your model, by every detector."""
@@ -172,45 +222,81 @@ def detect(
         model,
         trusted,
         suspect,
-        columns=words.settings(columns or []),
+        control=control,
+        columns=_columns(columns or []),
         template=template,
         chat="auto" if chat is None else chat,
         dtype=dtype,
         device_map=device_map,
     )
-    _own_study(study, model, out, as_json)
+    _own_study(study, f"{model.resolve().name}-{suspect.stem}", out, workers, as_json)
 
 
-def _own_study(study: Study, model: Path, out: Path | None, as_json: bool) -> None:
-    """Run a study of the user's own model as every other one, in one worker."""
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    """Return ``["statement=text"]`` as a mapping; raises ``InputError`` without equals sign."""
+    found: dict[str, str] = {}
+    for pair in given:
+        name, _, column = pair.partition("=")
+        if not name.strip() or not column.strip():
+            raise InputError(
+                f"--column expects NAME=COLUMN, such as --column statement=text; got '{pair}'."
+            )
+        found[name.strip()] = column.strip()
+    return found
+
+
+def _own_study(
+    study: Study,
+    about: str,
+    out: Path | None,
+    workers: int | None,
+    as_json: bool,
+    asked: Size = "quick",
+    changes: Mapping[str, str] | None = None,
+) -> None:
+    """Run a study of the user's own model or instrument as every other one.
+
+    ``about`` names the folder of the results where ``out`` does not.
+    """
     from terrarium.cli.running import conduct
     from terrarium.store import Store
     from terrarium.studies.plan import plan
 
     store = Store()
-    planned = plan(study, "quick", None, store)
-    folder = out or default_folder(study.name, model.resolve().name)
+    planned = plan(study, asked, changes, store, workers=workers)
+    folder = out or default_folder(study.name, about)
     command = shlex.join(["terrarium", *sys.argv[1:]])
-    if conduct(study, planned, store, folder, command=command, as_json=as_json):
+    if conduct(
+        study,
+        planned,
+        store,
+        folder,
+        command=command,
+        overrides=changes,
+        workers=workers,
+        as_json=as_json,
+        strict=True,
+    ):
         raise typer.Exit(1)
 
 
 def compare(
     file: Annotated[Path, typer.Argument(metavar="MY_PROBE.py", help="A file with your probe.")],
     size: words.SizeOption = "quick",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
     out: Out = None,
+    workers: Workers = None,
     as_json: words.JsonOption = False,
 ) -> None:
     """Compare your own probe or detector with all built-in ones on standard organisms."""
-    if not file.is_file():
-        raise InputError(f"There is no file {file}; give a Python file that defines a probe.")
-    _own(
-        "terrarium.studies.compare:compare_probe",
-        as_json,
-        file=file,
-        size=words.size(size),
-        out=out,
-    )
+    from terrarium.studies.compare import compare_study
+
+    study = compare_study(file)
+    asked, settings = words.size(size), words.settings(changes or [])
+    _own_study(study, file.stem, out, workers, as_json, asked, settings)
 
 
 def bench(

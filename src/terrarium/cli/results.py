@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -88,6 +88,8 @@ def save(
     from terrarium.evidence.table import write_rows
 
     info = _info(planned, result, command or _command(planned, overrides), folder)
+    if len(study.defaults) == 1:
+        info = replace(info, size="")  # a size that nobody chose says nothing
     earlier = _read_info(folder) if result.measured == 0 else None
     if earlier is not None and earlier.keys == info.keys and earlier.seconds is not None:
         kept = {name: getattr(earlier, name) for name in ("seconds", "measured", "found", "date")}
@@ -126,35 +128,26 @@ def _load(folder: Path) -> Results:
 
     try:
         told = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        study = _study(str(told["study"]), str(told.get("question", "")))
+        name, question = str(told["study"]), str(told.get("question", ""))
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{folder / RUN} is damaged; run the study again to rewrite it.") from None
-    return Results(study, folder, read_rows(folder), _parsed(told))
+    rows = read_rows(folder)
+    return Results(_study(name, question, rows), folder, rows, _parsed(told))
 
 
-def _study(name: str, question: str) -> Study:
-    """Return the study of that name; those of ``probe`` and ``detect`` can only be shown again."""
-    if name in studies or name not in ("probe", "detect"):
+def _study(name: str, question: str, rows: Sequence[Row]) -> Study:
+    """Return the study of that name; those of the user's own things can only be shown again."""
+    if name in studies:
         return studies.get(name)
-    from terrarium.studies import own_model
+    if name in ("probe", "detect"):
+        from terrarium.studies import own_model
 
-    shown = own_model.probe_figures if name == "probe" else own_model.detect_figures
-    checks = own_model.probe_checks if name == "probe" else _no_checks
-    nothing: list[Any] = []
-    return Study(
-        name=name,
-        question=question,
-        hypotheses=(),
-        defaults={},
-        cells=lambda settings: nothing,
-        measure=lambda cell, home, progress: nothing,
-        figures=shown,
-        checks=checks,
-    )
+        return own_model.shown(name, question)
+    if name == "compare":
+        from terrarium.studies import compare
 
-
-def _no_checks(rows: Sequence[Row]) -> Sequence[Check]:
-    return ()
+        return compare.shown(question, rows)
+    return studies.get(name)  # says what there is
 
 
 def _read_info(folder: Path) -> RunInfo | None:

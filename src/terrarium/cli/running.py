@@ -13,6 +13,7 @@ import typer
 from terrarium.cli import words
 from terrarium.cli.console import give, give_json, tell
 from terrarium.cli.places import REPORT, default_folder, remember, write_text
+from terrarium.errors import InputError
 
 if TYPE_CHECKING:
     from terrarium.cli.results import Results
@@ -101,17 +102,23 @@ def conduct(
     workers: int | None = None,
     as_json: bool = False,
     show: bool | None = None,
+    strict: bool = False,
 ) -> int:
     """Run a planned study with progress, write its results into ``folder`` and tell what came out.
 
     ``command`` is the line that reproduces it, where ``terrarium run`` isn't.  Returns how many
-    cells failed.  Raises ``StoppedError`` with a sentence that says what is left.
+    cells failed.  With ``strict``, a cell that could not use what the user handed in raises its
+    ``InputError`` and nothing is written.  Raises ``StoppedError`` with a sentence that says what
+    is left.
     """
     from terrarium.cli import results
     from terrarium.cli.fresh import made_from, marked
 
     tell(str(planned))
     result = _measure(study, planned, overrides or {}, store, workers)
+    refused = [failure.reason for failure in result.failures if failure.kind == "input"]
+    if strict and refused:
+        raise InputError(refused[0])
     for note in dict.fromkeys(result.notes):
         tell(note)
     kept = results.save(folder, study, planned, result, overrides or {}, command)
@@ -178,6 +185,8 @@ def _tell_plan(planned: Plan, as_json: bool) -> None:
 
 
 def _tell_results(results: Results, result: StudyResult, report: Path, as_json: bool) -> None:
+    from terrarium.studies.base import studies
+
     verdicts = results.verdicts()
     failures = [{"cell": f.cell, "key": f.key, "reason": f.reason} for f in result.failures]
     if as_json:
@@ -199,9 +208,20 @@ def _tell_results(results: Results, result: StudyResult, report: Path, as_json: 
     else:
         if verdicts:
             words.give_verdicts(verdicts)
+        if result.study not in studies:
+            _tell_findings(results)
         give(f"Report: {report}")
         give(f"Rows:   {results.folder / 'rows.parquet'} and rows.csv ({len(results.rows)} rows)")
     _tell_failures(result.failures)
+
+
+def _tell_findings(results: Results) -> None:
+    """Say what a study of the user's own found: its figures' titles, and checks that failed."""
+    for figure in results.study.figures(results.rows):
+        give(f"- {figure.title}")
+    for check in results.checks():
+        if check.status == "failed":
+            give(f"- Check failed: {check.name} ({check.sentence})")
 
 
 def _tell_failures(failures: Sequence[Any]) -> None:

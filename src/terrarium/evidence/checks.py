@@ -130,4 +130,6 @@ def cells_check(
             lost.append(f"{known.get(row.cell, row.cell)}{what}: {row.status}, {row.reason}")
     if lost:
         return Check(name, "failed", "; ".join(dict.fromkeys(lost)))
-    return Check(name, "passed", f"{len(present | set(known))} cells, none failed or skipped")
+    count = len(present | set(known))
+    plural = "" if count == 1 else "s"
+    return Check(name, "passed", f"{count} cell{plural}, none failed or skipped")

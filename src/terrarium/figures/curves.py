@@ -60,7 +60,17 @@ def layer_curves(
     series = [name for name in slots(found) if name in found]
     layers = [
         *reference_layers(references or {}),
-        *_layers(x, y, quantity, series, x_title, y_title, y_domain),
+        *_layers(
+            x,
+            y,
+            quantity,
+            series,
+            x_title,
+            y_title,
+            y_domain,
+            bool(seeds),
+            [row[x] for row in data],
+        ),
     ]
     longest = max((len(s) for s in series), default=0)
     spec = frame(data, layers, title=title, facet=facet, height=height, legend=longest + 3)
@@ -111,6 +121,8 @@ def _layers(
     x_title: str,
     y_title: str,
     y_domain: tuple[float, float] | None,
+    seeded: bool,
+    points: Sequence[Any],
 ) -> list[dict[str, Any]]:
     domain = slots(series)
     legend = {
@@ -122,7 +134,7 @@ def _layers(
         "symbolStrokeWidth": 0,
         "labelExpr": SPACED,
     }
-    x_axis = {"tickMinStep": 1, "grid": False, "labelFlush": False}
+    x_axis: dict[str, Any] = {"tickMinStep": 1, "grid": False, "labelFlush": False}
     y_scale = {"domain": list(y_domain)} if y_domain else {"zero": False}
     base: dict[str, Any] = {
         "x": {"field": x, "type": "quantitative", "title": x_title, "axis": x_axis},
@@ -136,6 +148,8 @@ def _layers(
     }
     if x == "layer":
         base["x"]["scale"] = {"nice": False, "padding": 8}
+        x_axis["values"] = _whole(points)
+        x_axis["format"] = "d"
     dash = {**base["color"], "scale": {"domain": domain, "range": _cycle(DASHES, domain)}}
     shape = {**base["color"], "scale": {"domain": domain, "range": _cycle(SHAPES, domain)}}
     tips = [
@@ -146,7 +160,7 @@ def _layers(
     ends = [{"field": e, "type": "quantitative", "format": ".3f"} for e in ("low", "high")]
     mean, seed = ({"filter": f"datum.kind == '{kind}'"} for kind in ("mean", "seed"))
     banded = {"filter": "datum.kind == 'mean' && datum.low != null"}
-    return [
+    layers: list[dict[str, Any]] = [
         {
             "transform": [banded],
             "mark": {"type": "area", "opacity": 0.13, "clip": True},
@@ -182,6 +196,15 @@ def _layers(
             "encoding": {**base, "tooltip": [*tips, {"field": "seed", "type": "nominal"}]},
         },
     ]
+    # Vega warns of a layer without any data.
+    return [layer for layer in layers if seeded or layer["transform"] != [seed]]
+
+
+def _whole(points: Sequence[Any]) -> list[Any]:
+    """Return at most twelve evenly chosen layers to label."""
+    found = sorted({point for point in points if point is not None})
+    step = -(-len(found) // 12) or 1
+    return found[::step]
 
 
 def _cycle(options: Sequence[Any], domain: list[str]) -> list[Any]:

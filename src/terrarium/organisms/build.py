@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,21 @@ def identity(model: Any) -> dict[str, Any]:
     """Return what the model is, for a key: its spec, and a folder's content instead of its path."""
     spec: dict[str, Any] = model.model_dump(mode="json")
     if isinstance(model, HuggingFaceModel):
-        spec["content"] = folder_checksum(Path(model.folder))
+        spec["content"] = _content(model.path, _stamp(model.path))
         del spec["folder"], spec["device_map"]
     return spec
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return names, sizes and times of a folder's files."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    return tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found)
+
+
+@functools.lru_cache(maxsize=8)
+def _content(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    """Return the folder's checksum, computed once: a large model takes seconds to read."""
+    return folder_checksum(folder)
 
 
 def build(model: Any, keys: Sequence[Key]) -> Any:
@@ -55,7 +68,7 @@ def build(model: Any, keys: Sequence[Key]) -> Any:
         return Coordinate(model, keys)
     if isinstance(model, AutoencoderModel):
         return Autoencoder(model, keys)
-    return _load_huggingface(model, Path(model.folder))
+    return _load_huggingface(model, model.path)
 
 
 def load(model: Any, folders: Sequence[Path]) -> Any:

@@ -10,6 +10,7 @@ from terrarium.errors import ModelError
 from terrarium.organisms.offline import import_offline, quiet
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -41,14 +42,25 @@ def load_tokenizer(folder: Path) -> Any:
     transformers = import_offline("transformers")
     try:
         with quiet():
-            return transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+            # The automatic choice prefers the class of some model types (qwen2) to the one that
+            # was saved, and then adds tokens and splits text by that model's rules.
+            plain = _tokenizer_class(folder) in _PLAIN and (folder / "tokenizer.json").exists()
+            chosen = transformers.PreTrainedTokenizerFast if plain else transformers.AutoTokenizer
+            return chosen.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each tokenizer class fails in its own way
         raise ModelError(
             f"The tokenizer in {folder} cannot be loaded ({brief(error)}); "
             "save it again with tokenizer.save_pretrained(folder)."
         ) from error
+
+
+def _tokenizer_class(folder: Path) -> str:
+    """Return the class that ``tokenizer_config.json`` names; empty where it names none."""
+    try:
+        told = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(told.get("tokenizer_class", "")) if isinstance(told, dict) else ""
 
 
 def brief(error: BaseException) -> str:

@@ -96,7 +96,7 @@ def phase_worlds(phase: Phase, model: Any) -> list[Any]:
     """Return the worlds of a phase's sources, in a Hugging Face model's own tokens."""
     made = [make_world(source) for source in phase.sources]
     if isinstance(model, HuggingFaceModel):
-        return [retokenised(world, Path(model.folder)) for world in made]
+        return [retokenised(world, model.path) for world in made]
     return made
 
 
@@ -292,6 +292,8 @@ def _write(store: Store, link: _Link, network: Any, member: Runner) -> None:
     """Store what a phase has made of a member."""
     world = make_world(link.phase.sources[0])
     tokens = world.tokenizer_json() if hasattr(world, "tokenizer_json") else None
+    if isinstance(link.recipe.model, HuggingFaceModel):
+        tokens = None  # it keeps its own
     with store.write(KIND, link.spec, link.code) as folder:
         told = {
             "recipe": link.recipe.name,

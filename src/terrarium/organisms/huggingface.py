@@ -279,9 +279,11 @@ def load_folder(
     model = _load_model(folder, dtype, device_map)
     network = HuggingFaceNetwork(model, tokenizer, folder.resolve().name)
     _check_values(folder, network)
-    if tokenizer is not None and len(tokenizer) > network.vocabulary:
+    # Special tokens that were added without an embedding do no harm as long as no text has them.
+    known = 0 if tokenizer is None else int(tokenizer.vocab_size)
+    if known > network.vocabulary:
         raise ModelError(
-            f"{folder}: the tokenizer knows {len(tokenizer)} tokens and the embedding only "
+            f"{folder}: the tokenizer knows {known} tokens and the embedding only "
             f"{network.vocabulary}; use the tokenizer that the model was trained with."
         )
     network.requires_grad_(trainable)

@@ -146,7 +146,13 @@ def _exit_targets(step: Step, label: str) -> Array:
 
 
 def answer_tokens(world: Any) -> tuple[int, ...]:
-    """Return the token of each answer of a `Choice` world, in the order of its answers."""
+    """Return the token of each answer of a `Choice` world, in the order of its answers.
+
+    A world in a foreign tokenizer says itself with which token each answer begins.
+    """
+    if hasattr(world, "answer_tokens"):
+        own: tuple[int, ...] = world.answer_tokens()
+        return own
     from terrarium.worlds.tokenise import encoder  # tokenizers is only needed here
 
     encode = encoder(world.tokenizer_json())

@@ -53,6 +53,11 @@ class HuggingFaceModel(Spec):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     device_map: str | None = Field(None, description="passed to accelerate, e.g. 'auto'")
 
+    @property
+    def path(self) -> Path:
+        """The folder; ``~`` is the home."""
+        return Path(self.folder).expanduser()
+
 
 class CoordinateModel(Spec):
     """A coordinate network: MLP on Fourier features of ``inputs`` coordinates."""

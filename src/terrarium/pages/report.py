@@ -55,7 +55,7 @@ def render_report(
             study=study,
             info=about,
             facts=_facts(about, rows),
-            sections=_sections(bool(cards)),
+            sections=_sections(bool(cards), bool(study.hypotheses)),
             css=_css(),
             cards=[view.card_view(card) for card in cards],
             gated=any(card.gate is not None for card in cards),
@@ -108,11 +108,12 @@ def _script(code: str) -> Any:
     return _safe(code.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 
 
-def _sections(cards: bool) -> list[tuple[str, str]]:
+def _sections(cards: bool, hypotheses: bool) -> list[tuple[str, str]]:
     first = [("organisms", "What was grown")] if cards else []
+    judged = [("verdicts", "Verdicts")] if hypotheses else []
     return [
         *first,
-        ("verdicts", "Verdicts"),
+        *judged,
         ("figures", "Figures"),
         ("checks", "Checks"),
         ("gaps", "What has no value"),

@@ -241,7 +241,8 @@ def gaps_table(rows: Iterable[Row], most: int = TABLE_ROWS) -> dict[str, Any]:
     for row in rows:
         if row.status == "ok":
             continue
-        factors = ", ".join(f"{k} = {plain(v)}" for k, v in row.factors.items() if k != "seed")
+        told = {k: v for k, v in row.factors.items() if k != "seed" and v is not None}
+        factors = ", ".join(f"{k} = {plain(v)}" for k, v in told.items())
         seeds = groups.setdefault((row.status, row.metric, factors, row.reason), [])
         seeds.append(plain(row.factors.get("seed")))
     records = [

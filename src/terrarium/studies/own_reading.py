@@ -1,10 +1,11 @@
-"""Measuring somebody's own model on their own statements."""
+"""Measuring somebody's own model on their own statements: every probe, every layer, and nulls."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,295 +13,291 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrarium.errors import InputError
-from terrarium.evidence.intervals import auroc_interval
 from terrarium.evidence.rows import Row, measured
-from terrarium.instruments.base import ContrastPairs, detectors, probes
-from terrarium.instruments.metrics import recall_at_fpr
+from terrarium.instruments.base import ContrastPairs, probes
+from terrarium.instruments.metrics import balanced_accuracy, optional
 from terrarium.organisms.huggingface import HuggingFaceNetwork, load_folder
 from terrarium.progress import Progress
 from terrarium.randomness import generator, seed
 from terrarium.readings.read import read
+from terrarium.readings.reading import Reading
 from terrarium.readings.text import Encoded, encode_statements
 from terrarium.studies.measure_probes import CONTRAST, PLAIN, RANDOM_DIRECTIONS
-from terrarium.worlds.statement_files import read_columns
-from terrarium.worlds.statements import Statements, load_statements
+from terrarium.studies.own_data import SPLITS, SplitRows, auroc_row, data_rows, split_rows
+from terrarium.studies.own_figures import INPUT, SAID, SHUFFLED, UNTRAINED
+from terrarium.studies.pace import Stage
+from terrarium.worlds.statements import load_statements
 
-Features = NDArray[np.float32]
-SPLITS = ("train", "validation", "test")
+Array = NDArray[Any]
+Scorer = Callable[[Any], Array]
 
+RANDOM = f"best of {RANDOM_DIRECTIONS} random directions"
+SHUFFLES = 5
+DETAILED = ("logistic_regression", SAID, INPUT, UNTRAINED)
+"""Whose scores are also told by difficulty and by group."""
+KEPT_BYTES = 2**28
+"""Activations of one reading beyond this go to disk."""
+WORDS = 1024
+"""Columns into which words and pairs of words are hashed."""
 
-def probe_rows(spec: Mapping[str, Any], progress: Progress) -> list[Row]:
-    """Return the rows of ``terrarium probe``; ``spec`` is that of `probe_study`."""
-    statements = load_statements(spec["data"], spec["columns"])
-    network = _network(spec)
-    with tempfile.TemporaryDirectory(prefix="terrarium-") as aside:
-        found = _Split(network, statements, spec, Path(aside), progress)
-        rows = [*_notes_rows(found), *_says_rows(found), *_plain_rows(found)]
-        rows += _contrast_rows(found)
-        rows += _input_rows(found)
-        rows += _untrained_rows(found)
-    return rows
+NO_ROOM = "the untrained network does not fit into memory beside the model"
 
-
-def detect_rows(spec: Mapping[str, Any], progress: Progress) -> list[Row]:
-    """Return the rows of ``terrarium detect``; ``spec`` is that of `detect_study`."""
-    network = _network(spec)
-    texts = [
-        [
-            str(t)
-            for t in read_columns(Path(spec[k]), spec["columns"], 1_000_000, ("statement",))[
-                "statement"
-            ]
-        ]
-        for k in ("trusted", "suspect")
-    ]
-    if len(texts[0]) < 20:
-        raise InputError(
-            f"{spec['trusted']} has {len(texts[0])} rows; detectors need at least 20 trusted rows."
-        )
-    with tempfile.TemporaryDirectory(prefix="terrarium-") as aside:
-        x = [
-            _stack(network, _encoded(network, part, {}, spec), Path(aside) / str(i), progress)
-            for i, part in enumerate(texts)
-        ]
-    order = generator("trusted half", spec["digests"][0]).permutation(len(texts[0]))
-    half = len(order) // 2
-    fitted_on, held = x[0][:, order[:half]], x[0][:, order[half:]]
-    sites = _sites(network)
-    rows: list[Row] = []
-    for name in detectors:
-        if name == "probe_log_odds":
-            continue  # needs labels, which trusted rows need not have
-        fitted = detectors.get(name)().fit(fitted_on)
-        both = np.concatenate([held, x[1]], axis=1)
-        rows += _detector_rows(fitted.score(both), held.shape[1], sites, detector=name)
-    words = _word_counts([*texts[0], *texts[1]])
-    trusted, odd = words[order[:half]], words[np.r_[order[half:], len(order) : len(words)]]
-    scores = detectors.get("mahalanobis")().fit(trusted).score(odd)
-    rows += _detector_rows(scores[None], held.shape[1], ("input",), detector="input only")
-    return rows
+_LOG = logging.getLogger("terrarium.studies")
 
 
-def _detector_rows(
-    scores: NDArray[np.float64], trusted: int, sites: Sequence[str], **factors: Any
-) -> Iterator[Row]:
-    odd = np.arange(scores.shape[-1]) >= trusted
-    recalls = recall_at_fpr(scores, odd, 0.01)
-    for index, site in enumerate(sites):
-        layer = index + 1 if site != "input" else None
-        shared = {"layer": layer, "site": site, **factors}
-        yield auroc_row("detector_auroc", scores[index], odd, **shared)
-        yield measured(
-            "recall_at_1_percent_fpr",
-            float(recalls[index]),
-            unit="proportion",
-            n=int(odd.sum()),
-            **shared,
-        )
+@dataclass(frozen=True)
+class Fit:
+    """One way to fit a probe: its name, the rows it learns from, and what is fitted."""
+
+    probe: str
+    fit: Callable[[Any, NDArray[np.bool_]], Scorer]
+    trained_on: str = "all"
+    shuffle: int | None = None
 
 
-def auroc_row(metric: str, scores: NDArray[Any], labels: NDArray[np.bool_], **factors: Any) -> Row:
-    """Return an AUROC with DeLong's interval over rows."""
-    positive, negative = scores[labels], scores[~labels]
-    if not len(positive) or not len(negative):
-        reason = "one of the two classes has no rows"
-        return measured(metric, None, unit="proportion", n=len(labels), reason=reason, **factors)
-    area, interval = auroc_interval(positive, negative)
-    row = measured(metric, area, unit="proportion", n=len(labels), **factors)
-    return replace(row, interval=interval)
-
-
-class _Split:
-    """The model's readings of the three splits, and their facts."""
+class Reader:
+    """A network that reads statements in one template, and counts what it had to cut."""
 
     def __init__(
-        self,
-        network: HuggingFaceNetwork,
-        statements: Statements,
-        spec: Mapping[str, Any],
-        aside: Path,
-        progress: Progress,
+        self, spec: Mapping[str, Any], aside: Path, progress: Progress, task: str, examples: int
     ) -> None:
-        self.network, self.statements, self.spec = network, statements, spec
-        self.aside, self.progress = aside, progress
-        self.sites = _sites(network)
-        self.texts: dict[str, list[str]] = {}
-        self.facts: dict[str, dict[str, NDArray[Any]]] = {}
-        self.encoded: dict[str, Encoded] = {}
-        self.x: dict[str, Features] = {}
-        self.says: dict[str, NDArray[np.float32]] = {}
-        self.mass = 0.0
-        for split in SPLITS:
-            texts, facts = statements.rows(split)
-            self.texts[split], self.facts[split] = texts, facts
-            encoded = _encoded(network, texts, facts, spec)
-            self.encoded[split] = encoded
-            reading = read(
-                network,
-                encoded.batch,
-                self.sites,
-                ("prompt_end",),
-                answers=encoded.answers,
-                folder=aside / split,
-                progress=progress,
-            )
-            self.x[split] = reading.stack("prompt_end")[:, 0]
-            assert reading.says is not None
-            self.says[split] = reading.says[0]
-            self.mass = float(np.mean(reading.notes["answer_mass"]))
+        self.spec, self.aside, self.progress, self.task = spec, aside, progress, task
+        self.network: HuggingFaceNetwork = load_folder(
+            spec["model"], dtype=spec["dtype"], device_map=spec["device_map"], trainable=False
+        )
+        self.share = 80.0 / max(1, examples)
+        self.readings = 0
+        self.truncated: dict[str, int] = {}
 
-    def label(self, split: str) -> NDArray[np.bool_]:
-        """The label of a split's rows, ``(n,)``."""
-        return self.facts[split]["truth"].astype(bool)
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """What leaves each block.
 
-    def rows(
-        self, split: str, scores: NDArray[np.float64], sites: Sequence[str | None], **factors: Any
-    ) -> Iterator[Row]:
-        """Yield AUROCs of ``scores`` ``(site, n)`` by site, against label and quirky label."""
-        disagree = self.facts[split]["disagree"].astype(bool)
-        subsets = {"all": np.ones_like(disagree)}
-        if disagree.any():
-            subsets["disagree"] = disagree
-        for index, site in enumerate(sites):
-            for subset, mask in subsets.items():
-                yield auroc_row(
-                    "auroc",
-                    scores[index][mask],
-                    self.label(split)[mask],
-                    layer=index + 1 if site is not None else None,
-                    site=site,
-                    split=split,
-                    rows=subset,
-                    against="truth",
-                    **factors,
-                )
+        Not what enters the first: the last prompt token is the same in every row.
+        """
+        return tuple(s for s in self.network.sites() if s.startswith("resid.post"))
 
+    def encoded(self, texts: Sequence[str], answer: int | None = None) -> Encoded:
+        """Return the statements in the template, answered by the first or the second answer."""
+        own = getattr(self.network.tokenizer, "model_max_length", None) or 10**9
+        limit = min(int(own), self.network.context or 10**9)
+        return encode_statements(
+            texts,
+            self.network.tokenizer,
+            labels=None if answer is None else np.full(len(texts), answer),
+            template=self.spec["template"],
+            chat=self.spec["chat"],
+            max_tokens=limit if limit < 10**9 else None,
+        )
 
-def _notes_rows(found: _Split) -> Iterator[Row]:
-    """How the data were read: what was cut, and how much probability the answers have."""
-    for split in SPLITS:
-        n = len(found.texts[split])
-        cut = float(found.encoded[split].notes["truncated"])
-        yield measured("truncated_statements", cut, unit="statements", n=n, split=split)
-    yield measured("answer_mass", found.mass, unit="proportion", n=n, split="test")
+    def read(
+        self, texts: Sequence[str], called: str, answer: int | None = None, says: bool = False
+    ) -> Reading:
+        """Return the activations at the prompt's end, or at the answer where one is given."""
+        encoded = self.encoded(texts, answer)
+        if answer is None:
+            self.truncated[called] = int(encoded.notes["truncated"])
+        self.readings += 1
+        return read(
+            self.network,
+            encoded.batch,
+            self.sites,
+            ("prompt_end" if answer is None else "answer",),
+            answers=encoded.answers if says else None,
+            memory_limit_bytes=KEPT_BYTES,
+            folder=self.aside / str(self.readings),
+            progress=Stage(self.progress, self.task, self.share * len(texts)),
+        )
 
+    def untrained(self, texts: Mapping[str, Sequence[str]]) -> dict[str, Reading] | None:
+        """Read with random first weights in the network's place; None where memory has no room."""
+        import torch
 
-def _says_rows(found: _Split) -> Iterator[Row]:
-    odds = (found.says["test"][:, 0] - found.says["test"][:, 1]).astype(np.float64)
-    yield from found.rows("test", odds[None], (None,), probe="none: what is said")
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed("untrained", self.spec["content"]))
+                self.network = self.network.untrained()
+            return {name: self.read(part, f"{name}, untrained") for name, part in texts.items()}
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
+                raise
+            return None
 
 
-def _plain_rows(found: _Split) -> Iterator[Row]:
-    x, y = found.x["train"], found.label("train")
-    key = found.spec["digest"]
+def probe_rows(spec: Mapping[str, Any], name: str, progress: Progress) -> list[Row]:
+    """Return the rows of ``terrarium probe``; ``spec`` is that of `probe_study`."""
+    statements = load_statements(spec["data"], spec["columns"])
+    splits = split_rows(statements)
+    for note in statements.notes:
+        _LOG.warning(note)
+    progress.start(name, 100.0, "%")
+    examples = 4 * sum(len(part.texts) for part in splits.values())
+    with tempfile.TemporaryDirectory(prefix="terrarium-") as aside:
+        reader = Reader(spec, Path(aside), progress, name, examples)
+        rows = [*data_rows(statements, splits), *_input_rows(splits)]
+        rows += _plain_rows(reader, splits)
+        rows += _contrast_rows(reader, splits)
+        rows += _untrained_rows(reader, splits)
+    progress.finish(name)
+    return rows
+
+
+def _plain_rows(reader: Reader, splits: Mapping[str, SplitRows]) -> Iterator[Row]:
+    """What is said, and every probe on single statements, read at the prompt's end."""
+    readings = {s: reader.read(part.texts, s, says=True) for s, part in splits.items()}
+    cut = sum(reader.truncated.values())
+    n = sum(len(part.texts) for part in splits.values())
+    yield measured("truncated_statements", float(cut), unit="statements", n=n)
+    if cut:
+        _LOG.warning(
+            f"{cut:,} of {n:,} statements are longer than the model takes; their ends are cut off."
+        )
+    says, label = readings["test"].says, splits["test"].label
+    assert says is not None
+    odds = (says[0, :, 0] - says[0, :, 1]).astype(np.float64)
+    mass = float(np.mean(readings["test"].notes["answer_mass"]))
+    yield measured("answer_mass", mass, unit="proportion", n=len(odds), split="test")
+    right = optional(balanced_accuracy(odds, label))
+    yield measured("balanced_accuracy", right, unit="proportion", n=len(odds), split="test")
+    yield from score_rows(splits["test"], odds, "test", site="output", layer=None, probe=SAID)
+    fits = _plain_fits(reader.spec["digest"], splits["train"])
+    yield from _site_rows(fits, readings, reader.sites, splits)
+
+
+def _plain_fits(key: str, train: SplitRows) -> list[Fit]:
     random = probes.get("random_direction")(k=RANDOM_DIRECTIONS, seed=seed(key) % 2**31)
-    fitted = {name: probes.get(name)().fit(x, y) for name in PLAIN}
-    fitted[f"best of {RANDOM_DIRECTIONS} random directions"] = random.fit(x, y)
-    shuffled = generator("shuffle", key).permutation(y)
-    fitted["shuffled labels"] = probes.get("logistic_regression")().fit(x, shuffled)
-    for name, probe in fitted.items():
-        for split in SPLITS[1:]:
-            yield from found.rows(split, probe.score(found.x[split]), found.sites, probe=name)
+    fits = [Fit(name, _supervised(probes.get(name)())) for name in PLAIN]
+    fits.append(Fit(RANDOM, _supervised(random)))
+    logistic = _supervised(probes.get("logistic_regression")())
+    if "easy" in train.facts:
+        fits.append(Fit("logistic_regression", logistic, "easy"))
+    for index in range(SHUFFLES):
+        order = generator("shuffle", key, index).permutation(len(train.texts))
+        fits.append(Fit(SHUFFLED, _reordered(logistic, order), shuffle=index))
+    return fits
 
 
-def _contrast_rows(found: _Split) -> Iterator[Row]:
+def _supervised(probe: Any) -> Callable[[Any, NDArray[np.bool_]], Scorer]:
+    def fit(x: Any, y: NDArray[np.bool_]) -> Scorer:
+        scorer: Scorer = probe.fit(x, y).score
+        return scorer
+
+    return fit
+
+
+def _reordered(
+    fit: Callable[[Any, NDArray[np.bool_]], Scorer], order: NDArray[np.int64]
+) -> Callable[[Any, NDArray[np.bool_]], Scorer]:
+    return lambda x, y: fit(x, y[order])
+
+
+def _contrast_rows(reader: Reader, splits: Mapping[str, SplitRows]) -> Iterator[Row]:
     """Probes on contrast pairs, read at the answer token."""
-    pairs = {}
-    for split in SPLITS:
-        sides = []
-        for answer in (0, 1):
-            labels = np.full(len(found.texts[split]), answer)
-            encoded = _encoded(found.network, found.texts[split], {}, found.spec, labels)
-            sides.append(
-                _stack(
-                    found.network,
-                    encoded,
-                    found.aside / f"{split}-{answer}",
-                    found.progress,
-                    "answer",
-                )
-            )
-        pairs[split] = ContrastPairs(*sides)
-    for name in CONTRAST:
-        fitted = probes.get(name)().fit(pairs["train"], found.label("train"))
+    sides = [
+        {s: reader.read(part.texts, s, answer=answer) for s, part in splits.items()}
+        for answer in (0, 1)
+    ]
+    fits = [Fit(name, _supervised(probes.get(name)())) for name in CONTRAST]
+    for at, site in enumerate(reader.sites):
+        pairs = {
+            s: ContrastPairs(sides[0][s].at(site, "answer")[0], sides[1][s].at(site, "answer")[0])
+            for s in SPLITS
+        }
+        yield from _fit_rows(fits, pairs, splits, site=site, layer=at + 1)
+
+
+def _untrained_rows(reader: Reader, splits: Mapping[str, SplitRows]) -> Iterator[Row]:
+    """The same architecture with random weights, where memory has room for it."""
+    sites = reader.sites
+    fit = Fit(UNTRAINED, _supervised(probes.get("logistic_regression")()))
+    readings = reader.untrained({s: part.texts for s, part in splits.items()})
+    if readings is not None:
+        yield from _site_rows([fit], readings, sites, splits)
+        return
+    for at, site in enumerate(sites):
+        yield from score_rows(
+            splits["test"],
+            None,
+            "test",
+            probe=UNTRAINED,
+            reason=NO_ROOM,
+            site=site,
+            layer=at + 1,
+        )
+
+
+def _site_rows(
+    fits: Sequence[Fit],
+    readings: Mapping[str, Reading],
+    sites: Sequence[str],
+    splits: Mapping[str, SplitRows],
+) -> Iterator[Row]:
+    # One site at a time: what lies on disk must not all be in memory at once.
+    for at, site in enumerate(sites):
+        x = {s: reading.at(site, "prompt_end")[0] for s, reading in readings.items()}
+        yield from _fit_rows(fits, x, splits, site=site, layer=at + 1)
+
+
+def _fit_rows(
+    fits: Sequence[Fit], x: Mapping[str, Any], splits: Mapping[str, SplitRows], **place: Any
+) -> Iterator[Row]:
+    """Fit on the training rows, score the other splits; what cannot be fitted is undefined."""
+    train = splits["train"]
+    for one in fits:
+        mask = train.subsets(True).get(one.trained_on, np.ones(len(train.texts), bool))
+        rows = x["train"] if mask.all() else x["train"][mask]
+        reason, scorer = "", None
+        try:
+            scorer = one.fit(rows, train.label[mask])
+        except InputError as error:
+            reason = f"the probe cannot be fitted: {error}"
         for split in SPLITS[1:]:
-            yield from found.rows(split, fitted.score(pairs[split]), found.sites, probe=name)
+            scores = None if scorer is None else np.asarray(scorer(x[split]))
+            for row in score_rows(
+                splits[split], scores, split, probe=one.probe, trained_on=one.trained_on,
+                reason=reason, **place,
+            ):  # fmt: skip
+                yield row if one.shuffle is None else row.with_factors(shuffle=one.shuffle)
 
 
-def _input_rows(found: _Split) -> Iterator[Row]:
+def score_rows(
+    part: SplitRows,
+    scores: Array | None,
+    split: str,
+    *,
+    probe: str,
+    reason: str = "",
+    trained_on: str = "all",
+    **place: Any,
+) -> Iterator[Row]:
+    """Yield AUROCs of ``scores`` ``(n,)`` on each subset, against the label and the quirky one."""
+    shared: dict[str, Any] = {"probe": probe, "trained_on": trained_on, "split": split, **place}
+    options = {"reason": reason} if reason else {}
+    for name, mask in part.scored(probe in DETAILED).items():
+        chosen = None if scores is None else scores[mask]
+        row = auroc_row("auroc", chosen, part.label[mask], **options, **shared)
+        yield row.with_factors(rows=name, against="label")
+    if part.facts["disagree"].any():
+        quirky = part.facts["rule_label"].astype(bool)
+        row = auroc_row("auroc", scores, quirky, **options, **shared)
+        yield row.with_factors(rows="all", against="quirky label")
+
+
+def _input_rows(splits: Mapping[str, SplitRows]) -> Iterator[Row]:
     """Words and pairs of words alone, without any model."""
-    train = _word_counts(found.texts["train"])
-    fitted = probes.get("logistic_regression")().fit(train, found.label("train"))
-    for split in SPLITS[1:]:
-        scores = fitted.score(_word_counts(found.texts[split]))
-        # The same line at every layer, so that it can be drawn beside the probes.
-        repeated = np.repeat(scores[None], len(found.sites), axis=0)
-        yield from found.rows(split, repeated, found.sites, probe="input only")
+    x = {split: word_counts(part.texts) for split, part in splits.items()}
+    logistic = _supervised(probes.get("logistic_regression")())
+    fits = [Fit(INPUT, logistic)]
+    if "easy" in splits["train"].facts:
+        fits.append(Fit(INPUT, logistic, "easy"))
+    yield from _fit_rows(fits, x, splits, site="input", layer=None)
 
 
-def _untrained_rows(found: _Split) -> Iterator[Row]:
-    """The same architecture with random weights."""
-    import torch
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed("untrained", found.spec["content"]))
-        network = found.network.untrained()
-    x = {
-        split: _stack(network, found.encoded[split], found.aside / f"u-{split}", found.progress)
-        for split in SPLITS
-    }
-    fitted = probes.get("logistic_regression")().fit(x["train"], found.label("train"))
-    for split in SPLITS[1:]:
-        yield from found.rows(split, fitted.score(x[split]), found.sites, probe="untrained network")
-
-
-def _network(spec: Mapping[str, Any]) -> HuggingFaceNetwork:
-    return load_folder(
-        spec["model"], dtype=spec["dtype"], device_map=spec["device_map"], trainable=False
-    )
-
-
-def _sites(network: HuggingFaceNetwork) -> tuple[str, ...]:
-    # Not "embed": the last prompt token is the same in every row, so nothing varies there.
-    return tuple(s for s in network.sites() if s.startswith("resid.post"))
-
-
-def _encoded(
-    network: HuggingFaceNetwork,
-    texts: Sequence[str],
-    facts: Mapping[str, NDArray[Any]],
-    spec: Mapping[str, Any],
-    labels: NDArray[Any] | None = None,
-) -> Encoded:
-    return encode_statements(
-        texts,
-        network.tokenizer,
-        facts,
-        labels=labels,
-        template=spec["template"],
-        chat=spec["chat"],
-    )
-
-
-def _stack(
-    network: HuggingFaceNetwork,
-    encoded: Encoded,
-    folder: Path,
-    progress: Progress,
-    position: str = "prompt_end",
-) -> Features:
-    """Return ``(site, n, d)`` activations at one position."""
-    reading = read(
-        network, encoded.batch, _sites(network), (position,), folder=folder, progress=progress
-    )
-    return reading.stack(position)[:, 0]
-
-
-def _word_counts(texts: Sequence[str]) -> NDArray[np.float32]:
+def word_counts(texts: Sequence[str]) -> NDArray[np.float32]:
     """Return ``(n, 1024)`` counts of hashed words and pairs of words."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     words = HashingVectorizer(
-        n_features=1024, ngram_range=(1, 2), norm=None, alternate_sign=False, dtype=np.float32
+        n_features=WORDS, ngram_range=(1, 2), norm=None, alternate_sign=False, dtype=np.float32
     )
     return np.asarray(words.transform(texts).toarray(), dtype=np.float32)

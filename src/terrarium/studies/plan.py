@@ -64,11 +64,14 @@ class Plan:
         return sum(not planned.stored for planned in self.cells)
 
     def __str__(self) -> str:
-        size = f"{self.study}, {self.size}: {len(self.cells)} cells"
+        plural = "" if len(self.cells) == 1 else "s"
+        size = f"{self.study}, {self.size}: {len(self.cells)} cell{plural}"
         if not self.to_run:
-            return f"{size}, all of them in the store."
+            found = "all of them" if plural else "it is"
+            return f"{size}, {found} in the store."
+        where = f"on {self.workers} worker{'' if self.workers == 1 else 's'}"
         return (
-            f"{size}, {self.to_run} to run on {self.workers} worker(s): "
+            f"{size}, {self.to_run} to run {where if self.workers else 'in this process'}: "
             f"about {self.seconds:.0f} s, {self.memory_mb:.0f} MB of memory, "
             f"{self.disk_mb:.0f} MB of disk."
         )

@@ -55,12 +55,16 @@ MOST_STILLBORN = 3
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that could not be measured: its name, the key of its rows, why, the traceback."""
+    """A cell that could not be measured: its name, the key of its rows, why, the traceback.
+
+    ``kind`` is ``"input"`` where what the user handed in cannot be used.
+    """
 
     cell: str
     key: str
     reason: str
     trace: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,7 @@ class _Run:
             if message.kind == "memory":
                 self._died(message.index, message.reason)
             else:
-                self._failed(message.index, message.reason, message.trace)
+                self._failed(message.index, message.reason, message.trace, message.kind)
         elif isinstance(message, Note):
             self.notes.append(message.text)
         elif isinstance(message, Broken):
@@ -308,18 +312,18 @@ class _Run:
         else:
             self._failed(at, f"it was tried twice: {reason}", "")
 
-    def _failed(self, at: int, reason: str, trace: str) -> None:
+    def _failed(self, at: int, reason: str, trace: str, kind: str = "") -> None:
         name = self.cells[at].cell.name
-        self._record(at, reason, trace)
+        self._record(at, reason, trace, kind)
         for lost in self.schedule.failed(at):
             self._record(lost, f"it needs '{name}', which failed: {reason}", "")
         self.beat()
 
-    def _record(self, at: int, reason: str, trace: str) -> None:
+    def _record(self, at: int, reason: str, trace: str, kind: str = "") -> None:
         one = self.cells[at]
         self._at.pop(at, None)
         self.forecast.done(at, None)
-        self.failures[at] = Failure(one.cell.name, one.key, reason, trace)
+        self.failures[at] = Failure(one.cell.name, one.key, reason, trace, kind)
         fact = {"cell": one.cell.name, "reason": reason, "trace": trace}
         self.store.remember(failures_of(self.study), {one.key: fact})
 

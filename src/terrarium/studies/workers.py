@@ -24,7 +24,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
-from terrarium.errors import StoreError, TerrariumError
+from terrarium.errors import InputError, StoreError, TerrariumError
 from terrarium.evidence.rows import Row, stamped
 from terrarium.evidence.table import write_rows
 from terrarium.progress import Progress
@@ -102,7 +102,8 @@ class Busy:
 class Failed:
     """The cell raised.
 
-    ``kind`` is ``"store"`` where the store is at fault, ``"memory"`` where memory ran out.
+    ``kind`` is ``"store"`` where the store is at fault, ``"memory"`` where memory ran out,
+    ``"input"`` where what the user handed in cannot be used.
     """
 
     index: int
@@ -127,7 +128,8 @@ def perform(task: Task, job: Job, send: Send) -> None:
     except MemoryError:
         send(Failed(job.index, "MemoryError: memory ran out", traceback.format_exc(), "memory"))
     except (Exception, SystemExit) as error:
-        send(Failed(job.index, _reason(error), traceback.format_exc()))
+        kind = "input" if isinstance(error, InputError) else ""
+        send(Failed(job.index, _reason(error), traceback.format_exc(), kind))
 
 
 def _measured(task: Task, job: Job, send: Send) -> Done | Busy:
