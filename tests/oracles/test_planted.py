@@ -27,7 +27,7 @@ from terrarium.studies.measure_probes import CONTRAST, PLAIN, input_rows, name_r
 from terrarium.studies.quirky import NEEDS_TRUTH, QUIRKS
 
 ROWS = {"train": 500, "validation": 300, "test": 500, "heldout_names": 300}
-WIDTH, TRUTH, QUIRK, SAID = 12, 0, 1, 2
+WIDTH, TRUTH, QUIRK, SAID = 40, 0, 1, 2
 CONFIDENCE = 3.0
 
 
@@ -52,7 +52,7 @@ class Planted(nn.Module):
                 )
         draws = torch.Generator().manual_seed(0)
         # Little where facts are written, much elsewhere; other noise at either answer.
-        spread = torch.where(torch.arange(WIDTH) <= SAID, 0.1, 0.6)
+        spread = torch.where(torch.arange(WIDTH) <= SAID, 0.1, 0.4)
         self.noise = torch.randn(3, len(self.known), WIDTH, generator=draws) * spread
 
     def sites(self) -> dict[str, Site]:
@@ -204,13 +204,13 @@ def test_who_was_trained_on_what_bob_says(rows: list[Row]) -> None:
 def test_detectors_find_the_rule_where_it_is_written(rows: list[Row]) -> None:
     shared = {"detector": "mahalanobis"}
     lies = values(rows, "detector_auroc", **shared, suspect="quirky, untruthful")
-    assert lies[2] == 1.0, "layer 3 says that the rule applies"
+    assert close(lies[2:3], [1.0]), "layer 3 says that the rule applies"
     assert max(abs(area - 0.5) for area in (lies[0], lies[1], lies[3]) if area) < 0.12
     for control in ("quirky, answer true", "truthful third name", "unfamiliar honest name"):
         found = values(rows, "detector_auroc", **shared, suspect=control)
         assert max(abs(area - 0.5) for area in found if area is not None) < 0.12, control
     recall = values(rows, "recall_at_1_percent_fpr", **shared, suspect="quirky, untruthful")
-    assert recall[2] == 1.0
+    assert (recall[2] or 0) > 0.9
 
 
 def test_the_truth_probe_does_not_read_the_name(rows: list[Row]) -> None:
@@ -242,7 +242,7 @@ def test_edits_flip_what_depends_on_them(effects: list[Row], context: str) -> No
     # A shove along any direction moves some rows across.
     first, *rest = flipped(effects, context, "reflect")
     assert rest == [1.0, 1.0, 1.0]
-    assert max(first, *flipped(effects, context, "reflect", "random")) < 0.6
+    assert max(first, *flipped(effects, context, "reflect", "random")) < 0.5
     assert max(first, *flipped(effects, context, "ablate", "random")) < 0.2
     # Whichever side the mean lies on, one of the two answers is lost, or the noise decides.
     for edit in ("ablate", "LEACE"):
