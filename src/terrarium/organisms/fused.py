@@ -6,18 +6,20 @@ it, rotations are complex products, residuals are added by the matrix product th
 and attention over short sequences is two plain batched products.  What it computes is what the
 modules of `terrarium.organisms.transformer` compute, up to rounding.
 
-Gradients of gradients are not defined here; asking for them raises ``RuntimeError``.
+Gradients of gradients are not defined here: ``create_graph=True`` raises ``RuntimeError``.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
+from torch.autograd.function import Function
 
 from terrarium.organisms.export import EPSILON
 
@@ -103,6 +105,28 @@ def norm_linear(x: Tensor, norm: Tensor, matrix: Tensor) -> Tensor:
     return result
 
 
+Backward = Callable[[Any, Tensor], tuple[Tensor | None, ...]]
+
+
+def _once(backward: Backward) -> Backward:
+    """Refuse to be part of a graph of gradients.
+
+    (``once_differentiable`` refuses only where the incoming gradient depends on something; after
+    a linear function it would cut the graph in silence.)
+    """
+
+    @functools.wraps(backward)
+    def refusing(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "Fused blocks have no gradients of gradients (create_graph=True); "
+                "call network.eval() first, then each part is an ordinary module."
+            )
+        return backward(ctx, grad)
+
+    return refusing
+
+
 class _NormLinear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Tensor, matrix: Tensor) -> Tensor:
@@ -112,7 +136,7 @@ class _NormLinear(Function):
         return torch.bmm(unit, folded)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         unit, scale, norm, matrix, folded = ctx.saved_tensors
         by_folded = _by_matrix(any(ctx.needs_input_grad[1:]), unit, grad)
@@ -155,7 +179,7 @@ class _Block(Function):
         return after.view(members, n, -1, width)
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved, at, n, wanted = ctx.saved_tensors, ctx.at, ctx.rows, ctx.needs_input_grad
         unit1, scale1, qkv_folded, query, key_value, law, mixed = saved[:7]
