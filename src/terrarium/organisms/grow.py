@@ -188,6 +188,8 @@ def _ready(store: Store, link: _Link) -> bool:
 
 def _code(phase: Phase, kind: str) -> str:
     modules = {*_ENGINE, ARCHITECTURES[kind], "terrarium.randomness"}
+    if kind == "huggingface":
+        modules.add("terrarium.organisms.retokenise")
     if phase.objective.kind == "policy_gradient":
         modules.add("terrarium.organisms.policy")
     for source in phase.sources:
