@@ -12,7 +12,10 @@ The measure is organism-tokens per second of wall-clock time spent training (not
 building): medians over repetitions, in which the arms take turns.  With a GPU, terrarium is one
 fleet of 64 on it, and the others have it for one organism at a time.
 
-Run ``terrarium bench growing``; under three minutes.
+Run ``terrarium bench growing`` on a machine that does nothing else; under three minutes.  Threads
+that wait for each other suffer far more from other work than processes that do not, so on a busy
+machine the ratios flatter terrarium; ``load_before`` (runnable processes when the benchmark began)
+tells.
 """
 
 from __future__ import annotations
@@ -85,6 +88,7 @@ class Arm:
 
 def main(repetitions: int = REPETITIONS) -> list[dict[str, Any]]:
     """Return a row per task and arm: the plan, tokens per second, terrarium's ratio, the loss."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     cores, gpu = _cores(), torch.cuda.is_available()
     processes = 1 if gpu else cores
     # spawned, because a process that has computed with threads must not be forked
@@ -105,7 +109,7 @@ def main(repetitions: int = REPETITIONS) -> list[dict[str, Any]]:
                 "trainer": Arm(plan, functools.partial(_alone, other, train_by_trainer, task)),
                 "bare": Arm(plan, functools.partial(_alone, other, train_bare, task)),
             }
-            rows += timed(task, arms, repetitions)
+            rows += [{**row, "load_before": load} for row in timed(task, arms, repetitions)]
     return rows
 
 
