@@ -146,7 +146,7 @@ def test_killed_runs_give_the_rows_of_an_undisturbed_one(
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     home, out = tmp_path / "home", tmp_path / "out"
-    killed_again_and_again(home, out, SETTINGS, times=3, longest_s=4.0)
+    killed_again_and_again(home, out, SETTINGS, times=3, longest_s=3.5)
     told = finished(started(home, out))
     assert told["measured"] + told["found"] == 2
     assert read_rows(out / "rows.parquet") == undisturbed.rows
