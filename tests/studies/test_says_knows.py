@@ -212,7 +212,7 @@ def test_figures_are_made_from_stored_rows_alone(rows: list[Row]) -> None:
     drawn = {r["quantity"] for r in figures["layers"].data}
     assert drawn == {
         "knows: the truth", "knows: what is said", "the twin", "untrained network",
-        "says (output, for the truth)",
+        "says (output)",
     }  # fmt: skip
     assert {r["organism"] for r in figures["layers"].data} == set(RECIPES)
     assert len(figures["picture"].data) == 2 * 200

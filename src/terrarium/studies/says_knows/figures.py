@@ -69,7 +69,7 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
         return None
     organisms = sorted({r["organism"] for r in records})
     says = [
-        {**r, "layer": layer, "quantity": "says (output, for the truth)"}
+        {**r, "layer": layer, "quantity": "says (output)"}
         for r in _records(
             rows,
             "auroc",
@@ -88,10 +88,10 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     return layer_curves(
         "layers",
         [*records, *says],
-        title=f"The honest probe where Bob says otherwise (AUROC for truth, layer {MIDDLE}) {told}",
-        caption="AUROC on the rows of quirky names where truth and rule differ, of a logistic "
-        "regression fitted on honest names alone. 1 reads the truth (optimal), 0 reads what is "
-        "said. Thin lines are seeds, thick lines their mean with its 95 % interval.",
+        title=f"The honest probe where Bob says otherwise, AUROC at layer {MIDDLE}: {told}",
+        caption="AUROC for the truth on the rows of quirky names where truth and rule differ, of "
+        "a logistic regression fitted on honest names alone. 1 reads the truth (optimal), 0 reads "
+        "what is said. Thin lines are seeds, thick lines their mean with its 95 % interval.",
         facet="organism",
         references={"chance": 0.5, "optimal": 1.0},
     )
