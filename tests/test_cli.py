@@ -508,3 +508,8 @@ def test_results_are_found_by_folder_before_any_run_is_remembered(
     go(cli)
     other = Store(tmp_path / "another home")
     assert results.find("tiny", None, other).info.size == "quick"
+
+
+def test_bench_refuses_an_unknown_benchmark_in_a_sentence(capsys):
+    assert run(["bench", "reeding"]) == 2
+    assert "did you mean 'reading'" in capsys.readouterr().err

@@ -16,6 +16,31 @@ BENCHES = ("growing", "reading", "probe_sweep")
 """The modules of this package that have a ``main() -> rows``."""
 
 
+MOST_COLUMNS = 9
+"""What a terminal can show; `summary` keeps the columns of a row that come to that."""
+
+SHOWN = {
+    "probe_sweep": (
+        "problems",
+        "n",
+        "d",
+        "C",
+        "terrarium_s",
+        "scikit_learn_s",
+        "ratio",
+        "ratio_to_default",
+        "largest_auroc_difference",
+    ),
+}
+"""Which columns of a benchmark with many are shown."""
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one benchmark's rows with as many columns as a terminal can show."""
+    chosen = SHOWN.get(rows[0]["benchmark"], tuple(k for k in rows[0] if k != "benchmark"))
+    return [{k: row[k] for k in chosen[:MOST_COLUMNS] if k in row} for row in rows]
+
+
 def run(progress: Progress | None = None, only: str | None = None) -> list[dict[str, Any]]:
     """Run all benchmarks (or ``only`` one) and return a summary line for each comparison.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import shlex
 import shutil
 import sys
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from terrarium.cli import words
-from terrarium.cli.console import give, give_json, give_table
+from terrarium.cli.console import give_json, give_table
 from terrarium.cli.places import default_folder
 from terrarium.errors import InputError, StoreError
 
@@ -300,34 +298,22 @@ def compare(
 
 
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Shorter runs, rougher numbers.")] = False,
+    only: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="growing, reading or probe_sweep; all if left out."),
+    ] = None,
     as_json: words.JsonOption = False,
 ) -> None:
     """Measure growing, reading and probing beside what you would use instead, on this machine."""
-    _own("terrarium.bench:run", as_json, quick=quick)
-
-
-def _own(target: str, as_json: bool, **arguments: Any) -> None:
-    """Call ``target`` with progress, and print the records that it returns."""
+    from terrarium.bench import run, summary
     from terrarium.cli.display import Display
 
-    call = _loaded(target)
     with Display() as display:
-        found = call(progress=display, **arguments)
+        found = run(progress=display, only=only)
     if as_json:
         give_json(found)
         return
-    lines = found.get("summary", []) if isinstance(found, dict) else found
-    if lines:
+    # each benchmark has columns of its own
+    for name in dict.fromkeys(line["benchmark"] for line in found):
+        lines = summary([line for line in found if line["benchmark"] == name])
         give_table(list(lines[0]), [[str(value) for value in line.values()] for line in lines])
-    if isinstance(found, dict):
-        for name in ("report", "rows"):
-            if name in found:
-                give(f"{name.capitalize()}: {found[name]}")
-
-
-def _loaded(target: str) -> Any:
-    module, _, name = target.partition(":")
-    if importlib.util.find_spec(module) is None:
-        raise InputError(f"This command needs {module}, which this version does not have yet.")
-    return getattr(importlib.import_module(module), name)
