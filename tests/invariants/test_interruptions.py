@@ -127,26 +127,33 @@ def killed(running: subprocess.Popen[str], how: str) -> None:
 
 
 def killed_again_and_again(
-    home: Path, out: Path, settings: dict[str, Any], times: int, longest_s: float
+    home: Path, out: Path, settings: dict[str, Any], rows: list[Row], times: int, longest_s: float
 ) -> None:
-    """Kill runs at random moments, in turn the parent alone and the whole group."""
-    moments = random.Random(5)
-    for count in range(times):
+    """Kill runs at random moments, in turn the parent alone and the whole group.
+
+    A run that was done before its moment must have given ``rows``; the next one starts afresh.
+    """
+    moments, count = random.Random(5), 0
+    while count < times:
         running = started(home, out, settings)
         ends = time.monotonic() + moments.uniform(0.2, longest_s)
         while time.monotonic() < ends and running.poll() is None:
             time.sleep(0.01)
         if running.poll() is None:
             killed(running, ("parent", "group")[count % 2])
+            count += 1
         else:
             finished(running)
+            assert read_rows(out) == rows
+            shutil.rmtree(home)
+            shutil.rmtree(out)
 
 
 def test_killed_runs_give_the_rows_of_an_undisturbed_one(
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     home, out = tmp_path / "home", tmp_path / "out"
-    killed_again_and_again(home, out, SETTINGS, times=3, longest_s=3.5)
+    killed_again_and_again(home, out, SETTINGS, undisturbed.rows, times=3, longest_s=3.5)
     told = finished(started(home, out))
     assert told["measured"] + told["found"] == 2
     assert read_rows(out / "rows.parquet") == undisturbed.rows
@@ -159,9 +166,10 @@ def test_ten_kills_of_a_larger_run(tmp_path: Path) -> None:
     whole = finished(started(tmp_path / "other", tmp_path / "whole", SCIENCE))
     assert whole["measured"] == 4
     home, out = tmp_path / "home", tmp_path / "out"
-    killed_again_and_again(home, out, SCIENCE, times=10, longest_s=1.2 * whole["seconds"])
+    rows = read_rows(tmp_path / "whole")
+    killed_again_and_again(home, out, SCIENCE, rows, times=10, longest_s=whole["seconds"])
     finished(started(home, out, SCIENCE))
-    assert read_rows(out) == read_rows(tmp_path / "whole")
+    assert read_rows(out) == rows
     nothing_is_left(home, out)
 
 
