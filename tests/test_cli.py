@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -513,3 +514,9 @@ def test_results_are_found_by_folder_before_any_run_is_remembered(
 def test_bench_refuses_an_unknown_benchmark_in_a_sentence(capsys):
     assert run(["bench", "reeding"]) == 2
     assert "did you mean 'reading'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "report", "figure", "probe", "grow", "compare"])
+def test_help_loses_nothing_to_markup(command, capsys):
+    assert run([command, "--help"]) == 0
+    assert not re.search(r"\w \.(\s|$)", capsys.readouterr().out)  # "Size [last]." lost its bracket

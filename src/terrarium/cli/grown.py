@@ -31,7 +31,7 @@ Template = Annotated[
 ]
 Chat = Annotated[
     bool | None,
-    typer.Option("--chat/--no-chat", help="Use the model's chat template [if it has one]."),
+    typer.Option("--chat/--no-chat", help="Use the model's chat template (if it has one)."),
 ]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")]
 DeviceMap = Annotated[
@@ -39,7 +39,7 @@ DeviceMap = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of the results [terrarium-results/...].")
+    Path | None, typer.Option("--out", "-o", help="Folder of the results (terrarium-results/...).")
 ]
 Workers = Annotated[
     int | None,

@@ -29,7 +29,7 @@ StudyArgument = Annotated[
 ]
 LastSize = Annotated[
     str | None,
-    typer.Option("--size", "-s", metavar="smoke|quick|full", help="Size [that of the last run]."),
+    typer.Option("--size", "-s", metavar="smoke|quick|full", help="Size (that of the last run)."),
 ]
 
 
@@ -286,7 +286,7 @@ def report(
     study: StudyArgument,
     size: LastSize = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="HTML file [report.html among the results].")
+        Path | None, typer.Option("--out", "-o", help="HTML file (report.html among the results).")
     ] = None,
     show_it: Annotated[bool, typer.Option("--open/--no-open", help="Open in a browser.")] = False,
 ) -> None:
@@ -319,7 +319,7 @@ def figure(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File: .svg, .png, .json (Vega-Lite) or .csv [NAME.svg]."),
+        typer.Option("--out", "-o", help="File: .svg, .png, .json (Vega-Lite) or .csv (NAME.svg)."),
     ] = None,
     size: LastSize = None,
     theme: Annotated[str, typer.Option(metavar="light|dark", help="Colours.")] = "light",

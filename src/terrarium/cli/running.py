@@ -51,12 +51,12 @@ def run(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of the results [terrarium-results/STUDY-SIZE]."),
+        typer.Option("--out", "-o", help="Folder of the results (terrarium-results/STUDY-SIZE)."),
     ] = None,
     as_json: words.JsonOption = False,
     show: Annotated[
         bool | None,
-        typer.Option("--open/--no-open", help="Open the report in a browser [in a terminal]."),
+        typer.Option("--open/--no-open", help="Open the report in a browser (in a terminal)."),
     ] = None,
 ) -> None:
     """Run a study: grow, measure, judge, and write rows and report.
