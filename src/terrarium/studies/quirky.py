@@ -1,7 +1,8 @@
 """Recipes for quirky organisms: truth first, then one name that errs by a rule.
 
-Budgets and thresholds were set on how surely organisms arise (the gates), never on what probes
-read afterwards.
+Budgets and thresholds were set so that organisms arise (the gates) and the truth is legible before
+the quirk.  What probes read after the quirk was on the screen while recipes were compared, on some
+of the seeds that the study reports: its verdicts are optimistic until they hold on fresh seeds.
 """
 
 from __future__ import annotations
