@@ -611,6 +611,7 @@ def test_an_organisms_key_counts_all_code_that_decides_its_weights(
         for name in (
             *("errors", "progress", "registry", "organisms", "worlds", "worlds.tokenise"),
             *("organisms.recipe", "organisms.network"),  # the spec is in the key; a protocol
+            *("organisms.recipe_models", "organisms.recipe_objectives"),
             *("organisms.export", "organisms.policy"),
         )
     }

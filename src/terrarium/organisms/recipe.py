@@ -6,84 +6,50 @@ Every experiment on the order of training is a recipe and no special code.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from terrarium.errors import InputError, did_you_mean
+from terrarium.organisms.recipe_models import (
+    AutoencoderModel,
+    CoordinateModel,
+    HuggingFaceModel,
+    Model,
+    Spec,
+    TransformerModel,
+)
+from terrarium.organisms.recipe_objectives import (
+    AnswerOnly,
+    EarlyExit,
+    NextToken,
+    Objective,
+    PolicyGradient,
+    Reconstruction,
+)
 
-
-class Spec(BaseModel):
-    """Base of all specs: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TransformerModel(Spec):
-    """A compact decoder of the Llama shape (RMSNorm, rotary positions, SwiGLU, no biases).
-
-    ``vocabulary`` and ``context`` (tokens) are filled in from the first phase's world where they
-    are None.  Exported as ``LlamaForCausalLM``.
-    """
-
-    kind: Literal["transformer"] = "transformer"
-    layers: int = Field(4, ge=1, le=64)
-    width: int = Field(64, ge=8, multiple_of=2, description="channels of the residual stream")
-    heads: int = Field(4, ge=1)
-    mlp: int = Field(176, ge=8, description="hidden units of each SwiGLU block")
-    vocabulary: int | None = Field(None, ge=2)
-    context: int | None = Field(None, ge=2, description="longest sequence, tokens")
-    rope_base: float = Field(10_000.0, gt=1)
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> TransformerModel:
-        if self.width % self.heads or (self.width // self.heads) % 2:
-            raise ValueError(
-                f"width {self.width} must split into {self.heads} heads of an even size"
-            )
-        return self
-
-
-class HuggingFaceModel(Spec):
-    """Any causal language model in a folder of Hugging Face layout; grown as a fleet of one."""
-
-    kind: Literal["huggingface"] = "huggingface"
-    folder: str
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    device_map: str | None = Field(None, description="passed to accelerate, e.g. 'auto'")
-
-    @property
-    def path(self) -> Path:
-        """The folder; ``~`` is the home."""
-        return Path(self.folder).expanduser()
-
-
-class CoordinateModel(Spec):
-    """A coordinate network: MLP on Fourier features of ``inputs`` coordinates."""
-
-    kind: Literal["coordinate"] = "coordinate"
-    inputs: int = Field(2, ge=1)
-    outputs: int = Field(1, ge=1)
-    layers: int = Field(2, ge=1)
-    width: int = Field(32, ge=2)
-    frequencies: int = Field(8, ge=0, description="random Fourier features; 0 for none")
-    scale: float = Field(2.0, gt=0, description="standard deviation of the frequencies")
-
-
-class AutoencoderModel(Spec):
-    """A small convolutional autoencoder of square images."""
-
-    kind: Literal["autoencoder"] = "autoencoder"
-    channels: int = Field(1, ge=1)
-    side: int = Field(8, ge=4, multiple_of=4, description="rows and columns, pixels")
-    width: int = Field(8, ge=1)
-    latent: int = Field(4, ge=1)
-
-
-Model = Annotated[
-    TransformerModel | HuggingFaceModel | CoordinateModel | AutoencoderModel,
-    Field(discriminator="kind"),
+__all__ = [
+    "AnswerOnly",
+    "AutoencoderModel",
+    "CoordinateModel",
+    "EarlyExit",
+    "HuggingFaceModel",
+    "LoRA",
+    "Model",
+    "NextToken",
+    "Objective",
+    "Optimizer",
+    "Phase",
+    "PolicyGradient",
+    "Recipe",
+    "Reconstruction",
+    "Source",
+    "Spec",
+    "TransformerModel",
+    "Until",
+    "load_recipe",
+    "parse",
 ]
 
 
@@ -99,62 +65,6 @@ class Source(Spec):
     weight: float = Field(1.0, gt=0)
     split: str = "train"
     twin: dict[str, Any] = Field(default_factory=dict)
-
-
-class EarlyExit(Spec):
-    """The objective's loss once more, read at an inner layer by the final norm and unembedding.
-
-    There the answer asked for is the fact ``label`` (``"truth"``), whatever the model is to say.
-    """
-
-    layer: int = Field(ge=1, description="number of blocks before the exit")
-    weight: float = Field(0.5, gt=0)
-    label: str = "truth"
-
-
-class NextToken(Spec):
-    """Cross-entropy of the next token.
-
-    ``spans`` weighs named spans of the world (mean over each span's tokens, then weighted sum);
-    empty means every token alike.  ``only`` names, for some spans, a fact that must hold for a row
-    to train on them (``{"claim": "truth"}``: results are learnt from true statements alone).
-    """
-
-    kind: Literal["next_token"] = "next_token"
-    spans: dict[str, float] = Field(default_factory=dict)
-    only: dict[str, str] = Field(default_factory=dict)
-    early_exit: EarlyExit | None = None
-
-
-class AnswerOnly(Spec):
-    """Cross-entropy of the answer's tokens alone."""
-
-    kind: Literal["answer_only"] = "answer_only"
-    early_exit: EarlyExit | None = None
-
-
-class Reconstruction(Spec):
-    """Mean squared error to the world's targets (fields, images)."""
-
-    kind: Literal["reconstruction"] = "reconstruction"
-
-
-class PolicyGradient(Spec):
-    """REINFORCE with a leave-one-out baseline (RLOO): reward from the world's judge.
-
-    ``samples`` continuations of the answer per prompt; ``kl`` weighs the divergence from the
-    policy at the start of the phase, nats per token.
-    """
-
-    kind: Literal["policy_gradient"] = "policy_gradient"
-    samples: int = Field(4, ge=2)
-    temperature: float = Field(1.0, gt=0)
-    kl: float = Field(0.0, ge=0)
-
-
-Objective = Annotated[
-    NextToken | AnswerOnly | Reconstruction | PolicyGradient, Field(discriminator="kind")
-]
 
 
 class Optimizer(Spec):

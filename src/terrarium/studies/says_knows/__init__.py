@@ -29,7 +29,7 @@ QUESTION = (
 # What was set beforehand
 
 FRESH_SEED = 5
-"""The first seed that was not on the screen while recipes were chosen and bars were set (0 to 4)."""
+"""Seeds 0 to 4 were on the screen while recipes were chosen and bars were set."""
 
 
 def _defaults(size: Size) -> dict[str, Any]:
