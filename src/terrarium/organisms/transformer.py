@@ -100,16 +100,16 @@ class Transformer(Fleet):
 
     def _unwatched(self, length: int) -> bool:
         """Whether blocks may run as one operation: while training, and nobody hooks their parts."""
-        return (
-            self.training
-            and length <= SHORT
-            and not any(
-                module._forward_hooks
-                or module._forward_pre_hooks
-                or module._backward_hooks
-                or module._backward_pre_hooks
-                for module in self._parts
-            )
+        return self.training and length <= SHORT and not self.watched()
+
+    def watched(self) -> bool:
+        """Whether somebody hooks a part of a block or the embedding, and so must see its calls."""
+        return any(
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
+            for module in (*self._parts, self.embedding)
         )
 
     def unembed(self, residual: Tensor) -> Tensor:
