@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from terrarium.errors import InputError, did_you_mean
-from terrarium.organisms.policy import policy_gradient_loss
 from terrarium.organisms.recipe import (
     AnswerOnly,
     EarlyExit,
     NextToken,
-    PolicyGradient,
     Reconstruction,
 )
 from terrarium.worlds.base import Array, Batch, pad_right
@@ -30,6 +29,7 @@ class Step:
     ``batches`` holds each member's own batch, all of one shape; ``inputs`` and ``targets`` are
     them stacked, ``(member, n, ...)``.  ``worlds`` are each member's (for objectives that ask the
     judge), ``keys`` each member's key of this step (for objectives that sample).
+    ``teachers`` are each member's teacher, a fleet of one, or None.
     """
 
     batches: Sequence[Batch]
@@ -39,11 +39,17 @@ class Step:
     keys: Sequence[tuple[str | int, ...]]
     reference: Any = None
     notes: dict[str, list[float]] | None = None
+    teachers: Sequence[Any] = ()
 
 
 def losses(objective: Any, network: Any, step: Step) -> Tensor:
     """Return the loss of each member, ``(member,)``."""
-    return _LOSSES[objective.kind](objective, network, step)
+    loss = _LOSSES.get(objective.kind)
+    if loss is None:
+        module, _, name = _ELSEWHERE[objective.kind].partition(":")
+        loss = getattr(importlib.import_module(module), name)
+    of_each: Tensor = loss(objective, network, step)
+    return of_each
 
 
 def _next_token(objective: NextToken, network: Any, step: Step) -> Tensor:
@@ -167,15 +173,17 @@ def _reconstruction(objective: Reconstruction, network: Any, step: Step) -> Tens
     return error
 
 
-def _policy_gradient(objective: PolicyGradient, network: Any, step: Step) -> Tensor:
-    return policy_gradient_loss(
-        objective, network, step.batches, step.worlds, step.keys, step.reference, step.notes
-    )
-
-
 _LOSSES: dict[str, Callable[[Any, Any, Step], Tensor]] = {
     "next_token": _next_token,
     "answer_only": _answer_only,
     "reconstruction": _reconstruction,
-    "policy_gradient": _policy_gradient,
 }
+
+_ELSEWHERE = {
+    "policy_gradient": "terrarium.organisms.policy:policy_gradient_loss",
+    "dpo": "terrarium.organisms.preferences:preference_loss",
+    "reward_model": "terrarium.organisms.preferences:reward_model_loss",
+    "distillation": "terrarium.organisms.distillation:distillation_loss",
+    "context_distillation": "terrarium.organisms.distillation:context_distillation_loss",
+}
+"""Losses in modules of their own; they count in the keys of those phases alone that use them."""

@@ -1,57 +1,148 @@
-"""Policy gradient with a leave-one-out baseline (RLOO), the reward from a world's judge.
+"""Policy gradients: continuations are drawn, judged, and made likelier or less likely.
 
-Kool, van Hoof & Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free"; Ahmadian et
-al. 2024 (arXiv 2402.14740), section 3.
+RLOO: Kool, van Hoof & Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free"; Ahmadian et
+al. 2024 (arXiv 2402.14740), section 3.  GRPO: Shao et al. 2024 (arXiv 2402.03300), section 4.1.
+Estimates of the divergence: Schulman 2020, "Approximating KL divergence" (k1 and k3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from terrarium.organisms.recipe import PolicyGradient
+from terrarium.errors import InputError, did_you_mean
+from terrarium.organisms.likelihood import UNSCORED, device_of, log_probabilities
+from terrarium.organisms.preferences import scores
+from terrarium.organisms.recipe_objectives import PolicyGradient
+from terrarium.organisms.sampling import end_token, generate, prompts_of, texts_of
 from terrarium.randomness import generator
 from terrarium.worlds.base import Batch
-from terrarium.worlds.tokenise import decoder
+
+if TYPE_CHECKING:
+    from terrarium.organisms.objectives import Step
+
+ROOM = 1e-4
+"""Added to a group's standard deviation, as in trl."""
 
 
-@torch.no_grad()
-def sample(
-    network: Any,
-    prompts: Tensor,
-    lengths: Tensor,
-    tokens: int,
-    uniforms: Tensor,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Return ``tokens`` sampled tokens after each prompt, ``(member, n, tokens)`` int64.
+def policy_gradient_loss(objective: PolicyGradient, network: Any, step: Step) -> Tensor:
+    """Return ``(member,)`` losses whose gradient is the policy gradient.
 
-    ``prompts`` ``(member, n, t)`` are padded on the right, ``lengths`` ``(member, n)`` says how
-    much is real; ``uniforms`` ``(member, n, tokens)`` in [0, 1) decide every draw, so that a
-    member's samples do not depend on its fleet.  Temperature 0 takes the likeliest token.
+    Each prompt (what precedes the answer) is continued ``objective.samples`` times, up to the
+    token that ends an answer.  ``step.reference`` is the policy at the start of the phase.
+    Notes: ``reward`` (mean), ``length`` (mean, tokens, the end included) and, with a reference,
+    ``kl_nats`` (mean over sequences of the difference of log-probabilities).
     """
-    members, n, t = prompts.shape
-    sequence = torch.cat([prompts, prompts.new_zeros(members, n, tokens)], dim=2)
-    drawn = prompts.new_zeros(members, n, tokens)
-    for k in range(tokens):
-        at = lengths + k
-        logits = network(sequence[:, :, : t + k])
-        here = logits.gather(
-            2, (at - 1)[..., None, None].expand(-1, -1, 1, logits.shape[-1])
-        ).squeeze(2)
-        if temperature == 0:
-            token = here.argmax(dim=-1)
-        else:
-            law = (here.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
-            token = (law < uniforms[..., k : k + 1] * law[..., -1:]).sum(dim=-1)
-        drawn[..., k] = token
-        sequence.scatter_(2, at[..., None], token[..., None])
-    return drawn
+    rollout = _rollout(objective, network, step)
+    logp, scored = log_probabilities(
+        network, rollout.inputs, rollout.targets, objective.temperature
+    )
+    before = None
+    if step.reference is not None:
+        with torch.no_grad():
+            before, _ = log_probabilities(
+                step.reference, rollout.inputs, rollout.targets, objective.temperature
+            )
+    rewards = _rewards(objective, step, rollout)
+    if step.notes is not None:
+        step.notes["reward"] = rewards.mean(dim=1).tolist()
+        step.notes["length"] = scored.sum(dim=2).float().mean(dim=1).tolist()
+        if before is not None:
+            divergence = (logp.detach() - before).sum(dim=2)
+            step.notes["kl_nats"] = divergence.mean(dim=1).tolist()
+    return surrogate(objective, rewards, logp, scored, before)
+
+
+class _Rollout:
+    """What was drawn: ``drawn`` ``(member, n * k, tokens)``, and the sequences to score.
+
+    ``inputs`` and ``targets`` are ``(member, n * k, t)``; ``lengths`` ``(member, n * k)`` count
+    the real tokens, the end included.
+    """
+
+    def __init__(
+        self, prompts: Tensor, starts: Tensor, drawn: Tensor, stop: int | None, samples: int
+    ) -> None:
+        self.drawn, self.stop = drawn, stop
+        prompts = prompts.repeat_interleave(samples, dim=1)
+        starts = starts.repeat_interleave(samples, dim=1)
+        ended = torch.zeros_like(drawn) if stop is None else (drawn == stop).long()
+        written = ended.cumsum(dim=2) - ended == 0
+        self.lengths = starts + written.sum(dim=2)
+        longest = int(self.lengths.max())
+        at = starts[..., None] + torch.arange(drawn.shape[2], device=drawn.device)
+        whole = torch.cat([prompts, torch.zeros_like(drawn)], dim=2).scatter(2, at, drawn)
+        targets = torch.full_like(whole, UNSCORED)
+        targets.scatter_(2, at - 1, torch.where(written, drawn, UNSCORED))
+        self.inputs, self.targets = whole[:, :, :longest], targets[:, :, :longest]
+
+
+def _rollout(objective: PolicyGradient, network: Any, step: Step) -> _Rollout:
+    """Draw the continuations; their random numbers hang on each member's own key."""
+    device = device_of(network)
+    prompts, starts = prompts_of(step.batches)
+    spans = [batch.spans["answer"] for batch in step.batches]
+    tokens = objective.tokens or max(int((s[:, 1] - s[:, 0]).max()) for s in spans)
+    rows = prompts.shape[1] * objective.samples
+    uniforms = np.stack([generator("sample", *key).random((rows, tokens)) for key in step.keys])
+    prompt, start = torch.from_numpy(prompts).to(device), torch.from_numpy(starts).to(device)
+    stop = end_token(step.worlds[0])
+    drawn = generate(
+        network,
+        prompt,
+        start,
+        tokens,
+        torch.from_numpy(uniforms).to(device),
+        objective.temperature,
+        stop,
+        objective.samples,
+    )
+    return _Rollout(prompt, start, drawn, stop, objective.samples)
+
+
+def surrogate(
+    objective: PolicyGradient,
+    rewards: Tensor,
+    logp: Tensor,
+    scored: Tensor,
+    before: Tensor | None,
+) -> Tensor:
+    """Return ``(member,)`` losses from rewards and log-probabilities.
+
+    The importance ratio is 1 (each draw is used for one step) and carries the gradient.  RLOO
+    weighs sequences alike and sums over their tokens; GRPO takes each sequence's mean over its
+    tokens.  What is drawn before any update needs no clipping.
+
+    Parameters
+    ----------
+    objective:
+        Advantage, ``kl`` and ``kl_kind``, ``samples`` per prompt.
+    rewards:
+        ``(member, n)``; the samples of a prompt lie next to each other.
+    logp, before:
+        Log-probabilities ``(member, n, c)`` under the policy and the reference (or None), 0 where
+        not scored.
+    scored:
+        ``(member, n, c)`` bool, the tokens that were drawn.
+    """
+    if objective.kl and before is not None and objective.kl_kind == "reward":
+        rewards = rewards - objective.kl * (logp.detach() - before).sum(dim=2)
+    grouped = rewards.view(len(rewards), -1, objective.samples)
+    per_token = torch.zeros_like(logp)
+    if objective.kl and before is not None and objective.kl_kind == "loss":
+        per_token = objective.kl * k3(logp, before)
+    if objective.advantage == "rloo":
+        ratio = _ratio(logp.sum(dim=2))
+        each = per_token.sum(dim=2) - leave_one_out(grouped).view_as(rewards) * ratio
+    else:
+        advantage = within_group(grouped).view_as(rewards)[..., None]
+        weight = scored / scored.sum(dim=2, keepdim=True).clamp(min=1)
+        each = ((per_token - advantage * _ratio(logp)) * weight).sum(dim=2)
+    return each.mean(dim=1)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
@@ -60,83 +151,73 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     return (rewards - rewards.mean(dim=-1, keepdim=True)) * k / (k - 1)
 
 
-def policy_gradient_loss(
-    objective: PolicyGradient,
-    network: Any,
-    batches: Sequence[Batch],
-    worlds: Sequence[Any],
-    keys: Sequence[tuple[str | int, ...]],
-    reference: Any,
-    notes: dict[str, list[float]] | None,
-) -> Tensor:
-    """Return ``(member,)`` losses whose gradient is the RLOO estimate.
-
-    Each prompt (what precedes the answer) is continued ``objective.samples`` times by as many
-    tokens as its answer has.  ``reference`` is the policy at the start of the phase; its KL
-    penalty, estimated per sequence as the difference of log-probabilities, is taken off the reward.
-    """
-    parameters = network.member_parameters(0)
-    device = parameters[0].device
-    k = objective.samples
-    prompts, lengths, tokens = _prompts(batches, k)
-    uniforms = np.stack(
-        [generator("sample", *key).random((prompts.shape[1], tokens)) for key in keys]
-    )
-    prompt, length = torch.from_numpy(prompts).to(device), torch.from_numpy(lengths).to(device)
-    drawn = sample(
-        network,
-        prompt,
-        length,
-        tokens,
-        torch.from_numpy(uniforms).to(device),
-        objective.temperature,
-    )
-    rewards = torch.from_numpy(_rewards(batches, worlds, drawn, k)).to(device)
-    logp = _log_probabilities(network, prompt, length, drawn)
-    with torch.no_grad():
-        divergence = torch.zeros_like(logp)
-        if objective.kl and reference is not None:
-            divergence = logp.detach() - _log_probabilities(reference, prompt, length, drawn)
-        scored = rewards - objective.kl * divergence
-        advantage = leave_one_out(scored.view(len(batches), -1, k)).view_as(logp)
-    if notes is not None:
-        notes["reward"] = rewards.mean(dim=1).tolist()
-        notes["kl_nats"] = divergence.mean(dim=1).tolist()
-    return -(advantage * logp).mean(dim=1)
+def within_group(rewards: Tensor) -> Tensor:
+    """Return advantages of ``rewards`` ``(..., k)`` in standard deviations from their mean."""
+    spread = rewards.std(dim=-1, keepdim=True)
+    return (rewards - rewards.mean(dim=-1, keepdim=True)) / (spread + ROOM)
 
 
-def _prompts(batches: Sequence[Batch], k: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return prompts ``(member, n * k, t)``, their lengths, and the longest answer in tokens."""
-    stops = [b.spans["answer"][:, 0] for b in batches]
-    tokens = max(int((b.spans["answer"][:, 1] - b.spans["answer"][:, 0]).max()) for b in batches)
-    longest = max(int(s.max()) for s in stops)
-    prompts, lengths = [], []
-    for batch, stop in zip(batches, stops, strict=True):
-        rows = batch.inputs[:, :longest].copy()
-        rows[np.arange(longest) >= stop[:, None]] = 0
-        prompts.append(np.repeat(rows, k, axis=0))
-        lengths.append(np.repeat(stop, k))
-    return np.stack(prompts), np.stack(lengths).astype(np.int64), tokens
+def k3(logp: Tensor, before: Tensor) -> Tensor:
+    """Return the estimate of the divergence from the reference that is never negative, nats."""
+    less = before - logp
+    return less.exp() - less - 1
 
 
-def _rewards(batches: Sequence[Batch], worlds: Sequence[Any], drawn: Tensor, k: int) -> np.ndarray:
-    rewards = []
-    for batch, world, rows in zip(batches, worlds, drawn.tolist(), strict=True):
-        decode = decoder(world.tokenizer_json())
-        verdict = world.judge(
-            batch.take(np.repeat(np.arange(len(batch)), k)), [decode(row) for row in rows]
+def _ratio(logp: Tensor) -> Tensor:
+    """Return ones whose gradient is that of ``logp``."""
+    return (logp - logp.detach()).exp()
+
+
+def _rewards(objective: PolicyGradient, step: Step, rollout: _Rollout) -> Tensor:
+    """Return the reward of each continuation, ``(member, n * k)`` float32."""
+    device = rollout.drawn.device
+    if objective.reward == "model":
+        return _model_rewards(step, rollout).to(device)
+    rows = rollout.drawn.cpu().numpy()
+    rewards = [
+        judged(batch, world, part, objective.reward, objective.samples, rollout.stop)
+        for batch, world, part in zip(step.batches, step.worlds, rows, strict=True)
+    ]
+    return torch.from_numpy(np.stack(rewards)).to(device)
+
+
+@torch.no_grad()
+def _model_rewards(step: Step, rollout: _Rollout) -> Tensor:
+    """Return the scores that each member's own reward model gives."""
+    if not step.teachers or any(teacher is None for teacher in step.teachers):
+        raise InputError(
+            "The reward 'model' needs a model of preferences; name its recipe as the phase's "
+            "'teacher'."
         )
-        rewards.append(np.asarray(verdict["right"], np.float32))
-    return np.stack(rewards)
+    given = []
+    for member, teacher in enumerate(step.teachers):
+        part = slice(member, member + 1)
+        given.append(scores(teacher, rollout.inputs[part], rollout.lengths[part]))
+    return torch.cat(given)
 
 
-def _log_probabilities(network: Any, prompt: Tensor, length: Tensor, drawn: Tensor) -> Tensor:
-    """Return ``(member, n)`` log-probability of the drawn tokens, nats per sequence."""
-    tokens = drawn.shape[2]
-    sequence = torch.cat([prompt, torch.zeros_like(drawn)], dim=2)
-    at = length[..., None] + torch.arange(tokens, device=prompt.device)
-    sequence.scatter_(2, at, drawn)
-    logits = network(sequence)
-    index = (at - 1)[..., None].expand(-1, -1, -1, logits.shape[-1])
-    law = F.log_softmax(logits.gather(2, index).float(), dim=-1)
-    return law.gather(3, drawn[..., None]).squeeze(3).sum(dim=2)
+def judged(
+    batch: Batch,
+    world: Any,
+    rows: NDArray[np.int64],
+    verdict: str,
+    samples: int,
+    stop: int | None,
+) -> NDArray[np.float32]:
+    """Return a verdict of the world's judge on each continuation, ``(n * samples,)`` float32.
+
+    ``rows`` ``(n * samples, tokens)`` continue the prompts of ``batch``.  What comes twice is
+    decoded once, and judged once per prompt.  Raises ``InputError`` for a verdict that the judge
+    does not give.
+    """
+    prompt = np.repeat(np.arange(len(batch)), samples)
+    pairs, inverse = np.unique(
+        np.concatenate([prompt[:, None], rows], axis=1), axis=0, return_inverse=True
+    )
+    texts = texts_of(pairs[:, 1:], world.tokenizer_json(), stop)
+    given = world.judge(batch.take(pairs[:, 0]), texts.tolist())
+    if verdict not in given:
+        known = did_you_mean(verdict, given)
+        raise InputError(f"The world '{world.name}' gives no verdict '{verdict}' to reward{known}")
+    reward: NDArray[np.float32] = np.asarray(given[verdict], np.float32)[inverse.reshape(-1)]
+    return reward

@@ -48,18 +48,84 @@ class Reconstruction(Spec):
 
 
 class PolicyGradient(Spec):
-    """REINFORCE with a leave-one-out baseline (RLOO): reward from the world's judge.
+    """REINFORCE with a baseline from the other samples of a prompt (RLOO, GRPO).
 
-    ``samples`` continuations of the answer per prompt; ``kl`` weighs the divergence from the
-    policy at the start of the phase, nats per token.
+    Attributes
+    ----------
+    advantage:
+        ``"rloo"`` takes off the mean of the prompt's other samples, and weighs sequences alike;
+        ``"grpo"`` divides by the samples' standard deviation too, and weighs the tokens of a
+        sequence by its length.
+    samples:
+        Continuations per prompt.
+    tokens:
+        Longest continuation; by default as long as the longest answer in the batch.
+    temperature:
+        Of the draws, and of the policy that is trained.
+    kl, kl_kind:
+        Weight of the divergence from the policy at the start of the phase, and where it counts:
+        ``"reward"`` takes it off each sequence's reward (k1: the difference of log-probabilities,
+        nats per sequence), ``"loss"`` adds it to the loss (k3, per token, never negative).
+    reward:
+        A verdict of the world's judge (``"right"``, ``"helpful"``, ``"valid"``, ...), or
+        ``"model"``: the score of the reward model that the phase names as its teacher.
     """
 
     kind: Literal["policy_gradient"] = "policy_gradient"
+    advantage: Literal["rloo", "grpo"] = "rloo"
     samples: int = Field(4, ge=2)
+    tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, gt=0)
     kl: float = Field(0.0, ge=0)
+    kl_kind: Literal["reward", "loss"] = "reward"
+    reward: str = "right"
+
+
+class Preference(Spec):
+    """DPO on the world's pairs of a chosen and a rejected answer.
+
+    ``beta`` weighs the divergence from the policy at the start of the phase.
+    """
+
+    kind: Literal["dpo"] = "dpo"
+    beta: float = Field(0.1, gt=0)
+
+
+class RewardModel(Spec):
+    """A model of the world's preferences: the chosen answer is to score higher (Bradley-Terry)."""
+
+    kind: Literal["reward_model"] = "reward_model"
+
+
+class Distillation(Spec):
+    """Divergence of the student's law from the phase's teacher's, over the answer's tokens.
+
+    Both laws are taken at ``temperature``.
+    """
+
+    kind: Literal["distillation"] = "distillation"
+    temperature: float = Field(1.0, gt=0)
+
+
+class ContextDistillation(Spec):
+    """Learn to do without a prefix what the network at the phase's start does with it.
+
+    The teacher reads ``prefix`` and then the row, the student the row alone.
+    """
+
+    kind: Literal["context_distillation"] = "context_distillation"
+    prefix: str = Field(min_length=1)
+    temperature: float = Field(1.0, gt=0)
 
 
 Objective = Annotated[
-    NextToken | AnswerOnly | Reconstruction | PolicyGradient, Field(discriminator="kind")
+    NextToken
+    | AnswerOnly
+    | Reconstruction
+    | PolicyGradient
+    | Preference
+    | RewardModel
+    | Distillation
+    | ContextDistillation,
+    Field(discriminator="kind"),
 ]

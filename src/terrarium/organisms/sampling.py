@@ -15,6 +15,7 @@ from terrarium.organisms.decoding import Decoder
 from terrarium.organisms.transformer import Transformer
 from terrarium.worlds.base import Batch
 from terrarium.worlds.tokenise import tokenizer
+from terrarium.worlds.tokens import END
 
 STOP = 2
 """The token ``<eos>`` of every closed vocabulary."""
@@ -260,9 +261,31 @@ def prompts_of(batches: Sequence[Batch]) -> tuple[NDArray[np.int64], NDArray[np.
     return np.stack(rows), np.stack(stops).astype(np.int64)
 
 
-def texts_of(rows: NDArray[np.int64], tokenizer_json: str) -> NDArray[np.str_]:
-    """Return the text of token rows ``(n, t)``, special tokens left out; equal ones once."""
+def texts_of(
+    rows: NDArray[np.int64], tokenizer_json: str, stop: int | None = STOP
+) -> NDArray[np.str_]:
+    """Return the text of token rows ``(n, t)`` up to ``stop``; equal rows are read once.
+
+    Special tokens are left out.
+    """
     unique, inverse = np.unique(rows, axis=0, return_inverse=True)
-    found = tokenizer(tokenizer_json).decode_batch(unique.tolist(), skip_special_tokens=True)
-    texts: NDArray[np.str_] = np.array(found)[inverse.reshape(-1)]
+    length = np.full(len(unique), unique.shape[1])
+    if stop is not None:
+        ends = unique == stop
+        length = np.where(ends.any(axis=1), ends.argmax(axis=1), length)
+    cut = [row[:n] for row, n in zip(unique.tolist(), length.tolist(), strict=True)]
+    found = tokenizer(tokenizer_json).decode_batch(cut, skip_special_tokens=True)
+    texts: NDArray[np.str_] = np.array(found, dtype=str)[inverse.reshape(-1)]
     return texts
+
+
+def end_token(world: Any) -> int | None:
+    """Return the token that ends an answer in a world's tokens; None where there is none.
+
+    A world in a foreign tokenizer says itself which one it is.
+    """
+    own = getattr(world, "end_token", None)
+    if own is not None:
+        return int(own)
+    known: int | None = tokenizer(world.tokenizer_json()).token_to_id(END)
+    return known
