@@ -220,6 +220,7 @@ worlds: Registry[Any] = Registry(
         "field": "terrarium.worlds.field:AnalyticField",
         "patches": "terrarium.worlds.patches:Patches",
         "bandit": "terrarium.worlds.bandit:Bandit",
+        "code": "terrarium.worlds.code:Code",
     },
 )
 """All worlds by name; a value is a class whose instances follow `World`."""
