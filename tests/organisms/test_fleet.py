@@ -10,6 +10,7 @@ import torch
 
 from terrarium.organisms import engine
 from terrarium.organisms.engine import Runner, run_phase
+from terrarium.organisms.feed import own_turn
 from terrarium.organisms.recipe import (
     EarlyExit,
     LoRA,
@@ -57,24 +58,23 @@ class Noise:
 RATES = {0: 3e-3, 1: 1e-2, 2: 1e-3}
 
 
+def member(seed, rows, world, rates, lora, early_exit):
+    phase = Phase(
+        name="noise",
+        sources=(Source(world="noise"),),
+        objective=NextToken(early_exit=early_exit),
+        steps=STEPS,
+        batch=rows,
+        optimizer=Optimizer(lr=rates[seed], warmup=3),
+        lora=lora,
+    )
+    return Runner(phase, 0, seed, [own_turn(phase, [world])])
+
+
 def grown(shape, seeds, lora=None, rates=RATES, resume=None, save=None, early_exit=None):
     n, t, model = SHAPES[shape]
     members = [
-        Runner(
-            Phase(
-                name="noise",
-                sources=(Source(world="noise"),),
-                objective=NextToken(early_exit=early_exit),
-                steps=STEPS,
-                batch=n,
-                optimizer=Optimizer(lr=rates[seed], warmup=3),
-                lora=lora,
-            ),
-            0,
-            seed,
-            [Noise(t, model.vocabulary)],
-        )
-        for seed in seeds
+        member(seed, n, Noise(t, model.vocabulary), rates, lora, early_exit) for seed in seeds
     ]
     network = Transformer(model, [("seed", seed) for seed in seeds])
     run_phase(network, members, resume=resume, save=save)

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from terrarium.errors import InputError
 from terrarium.organisms import engine
-from terrarium.organisms.grow import chain, find, grow, make_world
+from terrarium.organisms.feed import own_turn
+from terrarium.organisms.grow import find, grow, make_world
+from terrarium.organisms.lineage import chain
 from terrarium.organisms.recipe import (
     AnswerOnly,
     EarlyExit,
@@ -98,7 +100,7 @@ def test_the_twin_shares_the_first_phase_and_sees_the_same_inputs():
     batches = []
     for recipe in (organism, twin):
         phase = recipe.phases[1]
-        runner = engine.Runner(phase, 1, 0, [make_world(phase.sources[0])])
+        runner = engine.Runner(phase, 1, 0, [own_turn(phase, [make_world(phase.sources[0])])])
         batches.append(runner.batch(3))
     before_answer = np.arange(batches[0].inputs.shape[1]) < batches[0].spans["answer"][:, :1]
     a, b = (np.where(before_answer, batch.inputs, 0) for batch in batches)

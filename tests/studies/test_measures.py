@@ -19,6 +19,7 @@ from terrarium.evidence.quantities import Missing
 from terrarium.evidence.rows import Row
 from terrarium.instruments.base import detectors
 from terrarium.organisms.engine import Runner
+from terrarium.organisms.feed import own_turn
 from terrarium.organisms.grow import phase_worlds
 from terrarium.readings.reading import SEQUENCE_AXES, Reading
 from terrarium.studies import measure_recency
@@ -676,7 +677,8 @@ def test_early_and_late_rows_are_those_of_the_first_and_last_steps() -> None:
     batch, late = measure_recency._early_and_late(grown, 0)
     index = len(grown.recipe.phases) - 1
     phase = grown.recipe.phases[index]
-    runner = Runner(phase, index, grown.seed, phase_worlds(phase, grown.recipe.model))
+    worlds = phase_worlds(phase, grown.recipe.model)
+    runner = Runner(phase, index, grown.seed, [own_turn(phase, worlds)])
     seen = {
         end: {row.tobytes() for step in steps for row in runner.batch(step).inputs}
         for end, steps in ((False, range(5)), (True, range(5, 10)))

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from terrarium.organisms.engine import Runner, run_phase
+from terrarium.organisms.feed import own_turn
 from terrarium.organisms.grow import TOKENS_PER_STEP
 from terrarium.organisms.offline import import_offline, quiet
 from terrarium.organisms.recipe import NextToken, Optimizer, Phase, Source, TransformerModel
@@ -201,7 +202,7 @@ def runner(task: Task, seed: int) -> Runner:
         batch=task.rows,
         optimizer=RATE,
     )
-    return Runner(phase, 0, seed, [Rows()])
+    return Runner(phase, 0, seed, [own_turn(phase, [Rows()])])
 
 
 # the arms; the first organism of each is the one of seed 0

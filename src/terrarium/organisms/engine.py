@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from terrarium.organisms.feed import Turn, turn_of
 from terrarium.organisms.kernels import fast_float32, kept_memory
 from terrarium.organisms.measure import measure_until
 from terrarium.organisms.objectives import Step, losses
 from terrarium.organisms.optimizer import FleetOptimizer
-from terrarium.organisms.recipe import Phase, Source
+from terrarium.organisms.recipe import Phase
 from terrarium.progress import Progress, Silent
 from terrarium.randomness import generator
-from terrarium.worlds.base import Batch, concatenate, pad_right
+from terrarium.worlds.base import Batch, pad_right
 
 CHECKPOINT_SECONDS = 15.0
 """Wall time between checkpoints inside a phase; results do not depend on it."""
@@ -34,13 +35,14 @@ CHECKPOINT_SECONDS = 15.0
 class Runner:
     """One member of a running phase: where its data come from and how it fares.
 
-    ``key`` seeds its data; ``index`` is the phase's place in the recipe.
+    ``index`` is the phase's place in the recipe; ``turns`` are the phase's own sources and
+    objective, then those of its strands.
     """
 
     phase: Phase
     index: int
     seed: int
-    worlds: Sequence[Any]
+    turns: Sequence[Turn]
     status: str = "running"
     reason: str = ""
     stopped_at: int = 0
@@ -49,32 +51,18 @@ class Runner:
     final: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
 
+    def turn(self, step: int) -> Turn:
+        """Return whose step it is."""
+        return self.turns[turn_of(self.phase, step)]
+
     def batch(self, step: int) -> Batch:
         """Return the member's examples of one step."""
         rng = generator("data", self.seed, self.index, step)
-        return mixture(self.phase.sources, self.worlds, self.phase.batch, rng)
+        return self.turn(step).batch(rng, step, self.phase.steps)
 
     def key(self, step: int) -> tuple[str | int, ...]:
         """Return the key of this step's other random numbers."""
         return ("step", self.seed, self.index, step)
-
-
-def mixture(
-    sources: Sequence[Source], worlds: Sequence[Any], rows: int, rng: np.random.Generator
-) -> Batch:
-    """Draw ``rows`` examples, each source's share drawn by its weight."""
-    if len(sources) == 1:
-        only: Batch = worlds[0].sample(rows, rng, sources[0].split)
-        return only
-    weight = np.array([source.weight for source in sources])
-    counts = rng.multinomial(rows, weight / weight.sum())
-    return concatenate(
-        [
-            world.sample(int(count), rng, source.split)
-            for source, world, count in zip(sources, worlds, counts, strict=True)
-            if count
-        ]
-    )
 
 
 @dataclass(frozen=True)
@@ -136,7 +124,7 @@ class _Loop:
             if member.phase.optimizer.carry and carried is not None:
                 self.optimizer.load_member_state(place, carried[place])
         self.reference = None
-        if getattr(self.phase.objective, "kl", 0.0):
+        if any(_needs_reference(turn.objective) for turn in members[0].turns):
             self.reference = network.select(range(len(members)))
 
     def run(self, save: Save | None) -> None:
@@ -160,6 +148,7 @@ class _Loop:
 
     def _one_step(self) -> None:
         running = [self.all[i] for i in self.active]
+        turns = [member.turn(self.step) for member in running]
         batches = [member.batch(self.step) for member in running]
         device = self.network.member_parameters(0)[0].device
         notes: dict[str, list[float]] = {}
@@ -167,13 +156,14 @@ class _Loop:
             batches,
             _stacked([b.inputs for b in batches], 0, device),
             _stacked([b.targets for b in batches], -100, device),
-            [member.worlds[0] for member in running],
+            [turn.worlds[0] for turn in turns],
             [member.key(self.step) for member in running],
             self.reference,
             notes,
+            teachers=[turn.teacher for turn in turns],
         )
         self.network.zero_grad()
-        loss = losses(self.phase.objective, self.network, step)
+        loss = losses(turns[0].objective, self.network, step)
         torch.autograd.backward(loss.sum())
         loss = loss.detach()
         norm = self.optimizer.clip()
@@ -322,6 +312,12 @@ def _stacked(arrays: Sequence[Any], pad: int, device: torch.device) -> Tensor:
         longest = max(a.shape[1] for a in arrays)
         arrays = [pad_right(a, longest, pad) for a in arrays]
     return torch.from_numpy(np.stack(arrays)).to(device)
+
+
+def _needs_reference(objective: Any) -> bool:
+    """Whether an objective compares with the network as it was at the start of the phase."""
+    kinds = ("dpo", "context_distillation")
+    return bool(getattr(objective, "kl", 0.0)) or objective.kind in kinds
 
 
 def _logged(step: int, steps: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,29 +13,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from terrarium.errors import InputError
-from terrarium.keys import code_closure, code_fingerprint, content_key
-from terrarium.organisms.build import ARCHITECTURES, build, identity, load, resolved
+from terrarium.keys import content_key
+from terrarium.organisms.build import build, load, resolved
 from terrarium.organisms.engine import Checkpoint, Runner, run_phase
+from terrarium.organisms.feed import Turn
 from terrarium.organisms.fleet import Key
-from terrarium.organisms.recipe import HuggingFaceModel, Phase, Recipe, Source, parse
-from terrarium.organisms.retokenise import retokenised
+from terrarium.organisms.lineage import Link, chain, make_world, phase_worlds
+from terrarium.organisms.recipe import HuggingFaceModel, Phase, Recipe, Strand
+from terrarium.organisms.sampled import grown_network, sampled_world
 from terrarium.progress import Progress
 from terrarium.store import Store, load_checkpoint, save_checkpoint
-from terrarium.worlds.base import worlds
+
+__all__ = ["KIND", "Organism", "find", "fleet_size", "grow", "make_world", "phase_worlds"]
 
 KIND = "organism"
 """The kind under which a phase's outcome is stored."""
 
 TOKENS_PER_STEP = 4096
 """On a CPU stacking stops paying once a step holds about this many tokens (benchmarks/growing)."""
-
-_ENGINE = tuple(
-    f"terrarium.organisms.{name}"
-    for name in (
-        *("engine", "kernels", "fused", "objectives"),
-        *("optimizer", "parameters", "fleet", "measure"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -87,72 +82,6 @@ class Organism:
         return {int(path.name): path for path in sorted(found, key=lambda p: int(p.name))}
 
 
-def make_world(source: Source) -> Any:
-    """Return the source's world; raises ``InputError`` for unknown names and options."""
-    return parse(worlds.get(source.world), dict(source.options), f"world '{source.world}'")
-
-
-def phase_worlds(phase: Phase, model: Any) -> list[Any]:
-    """Return the worlds of a phase's sources, in a Hugging Face model's own tokens."""
-    made = [make_world(source) for source in phase.sources]
-    if isinstance(model, HuggingFaceModel):
-        return [retokenised(world, model.path) for world in made]
-    return made
-
-
-@dataclass(frozen=True)
-class _Link:
-    """One phase of one organism: its place in the chain and its key."""
-
-    recipe: Recipe
-    seed: int
-    index: int
-    spec: Mapping[str, Any]
-    code: str
-    parent: str | None
-
-    @property
-    def key(self) -> str:
-        return content_key(self.spec, self.code)
-
-    @property
-    def phase(self) -> Phase:
-        return self.recipe.phases[self.index]
-
-    def shape(self) -> str:
-        """What members of one fleet must have in common."""
-        phase = self.phase
-        alike = ("objective", "steps", "batch", "until", "lora", "freeze", "snapshots")
-        return content_key([self.spec["model"], {k: getattr(phase, k) for k in alike}])
-
-
-def chain(recipe: Recipe, seed: int) -> list[_Link]:
-    """Return the phases of one organism with their keys; equal prefixes have equal keys."""
-    model = resolved(recipe.model, make_world(recipe.phases[0].sources[0]))
-    described = identity(model)
-    links: list[_Link] = []
-    for index, phase in enumerate(recipe.phases):
-        parent = links[-1].key if links else None
-        spec = {
-            "model": described,
-            "seed": seed,
-            "index": index,
-            "parent": parent,
-            "phase": _resolved_phase(phase),
-        }
-        links.append(_Link(recipe, seed, index, spec, _code(phase, recipe.model.kind), parent))
-    return links
-
-
-def _resolved_phase(phase: Phase) -> dict[str, Any]:
-    """Return the phase with its worlds' full specs: defaults, and the digests of files."""
-    spec: dict[str, Any] = phase.model_dump(mode="json", exclude={"name"})
-    for told, source in zip(spec["sources"], phase.sources, strict=True):
-        told["options"] = make_world(source).model_dump(mode="json")
-        del told["twin"]  # what the twin sees is no part of this organism
-    return spec
-
-
 def grow(
     recipes: Sequence[tuple[Recipe, int]],
     store: Store | None = None,
@@ -171,6 +100,9 @@ def grow(
     for index in range(max((len(c) for c in chains), default=0)):
         links = {c[index].key: c[index] for c in chains if index < len(c)}
         missing = [link for link in links.values() if not _ready(store, link)]
+        before = [(recipe, link.seed) for link in missing for recipe in link.ancestors()]
+        if before:
+            grow(before, store, progress, device)
         for fleet in _fleets(missing, device):
             _grow_fleet(fleet, store, progress, device)
     return [_organism(store, c) for c in chains]
@@ -182,24 +114,13 @@ def find(recipe: Recipe, seed: int, store: Store) -> Organism | None:
     return _organism(store, links) if store.get(KIND, links[-1].spec, links[-1].code) else None
 
 
-def _ready(store: Store, link: _Link) -> bool:
+def _ready(store: Store, link: Link) -> bool:
     return store.get(KIND, link.spec, link.code) is not None
 
 
-def _code(phase: Phase, kind: str) -> str:
-    modules = {*_ENGINE, ARCHITECTURES[kind], "terrarium.randomness"}
-    if kind == "huggingface":
-        modules.add("terrarium.organisms.retokenise")
-    if phase.objective.kind == "policy_gradient":
-        modules.add("terrarium.organisms.policy")
-    for source in phase.sources:
-        modules |= set(code_closure(worlds.get(source.world).__module__))
-    return code_fingerprint(*sorted(modules))
-
-
-def _fleets(links: Sequence[_Link], device: str) -> Iterator[list[_Link]]:
+def _fleets(links: Sequence[Link], device: str) -> Iterator[list[Link]]:
     """Group links into fleets of one shape, as large as stacking pays."""
-    groups: dict[str, list[_Link]] = {}
+    groups: dict[str, list[Link]] = {}
     for link in links:
         groups.setdefault(link.shape(), []).append(link)
     for group in groups.values():
@@ -226,7 +147,7 @@ def _example_rng() -> Any:
     return generator("example")
 
 
-def _grow_fleet(links: list[_Link], store: Store, progress: Progress | None, device: str) -> None:
+def _grow_fleet(links: list[Link], store: Store, progress: Progress | None, device: str) -> None:
     links = sorted(links, key=lambda link: link.key)
     with contextlib.ExitStack() as held:
         for link in links:
@@ -236,7 +157,7 @@ def _grow_fleet(links: list[_Link], store: Store, progress: Progress | None, dev
             _run(links, store, progress, device)
 
 
-def _run(links: list[_Link], store: Store, progress: Progress | None, device: str) -> None:
+def _run(links: list[Link], store: Store, progress: Progress | None, device: str) -> None:
     first = links[0]
     model = resolved(first.recipe.model, make_world(first.recipe.phases[0].sources[0]))
     network, carried, lost = _parents(links, model, store)
@@ -248,8 +169,7 @@ def _run(links: list[_Link], store: Store, progress: Progress | None, device: st
     if device != "cpu":
         network.to_device(device)
     members = [
-        Runner(link.phase, link.index, link.seed, phase_worlds(link.phase, link.recipe.model))
-        for link in links
+        Runner(link.phase, link.index, link.seed, _turns(link, store, device)) for link in links
     ]
     scratch = store.scratch(KIND, content_key([link.key for link in links]))
     found = load_checkpoint(scratch, "phase")
@@ -267,9 +187,32 @@ def _run(links: list[_Link], store: Store, progress: Progress | None, device: st
     store.discard_scratch(KIND, content_key([link.key for link in links]))
 
 
+def _turns(link: Link, store: Store, device: str) -> list[Turn]:
+    """Return what a link's phase and its strands train on, what others write included."""
+    turns = []
+    for turn in link.phase.turns:
+        drawn = phase_worlds(turn, link.recipe.model)
+        for place, source in enumerate(turn.sources):
+            if source.sampled is not None:
+                (writer,) = grow([(source.sampled.recipe, link.seed)], store, None, device)
+                drawn[place] = sampled_world(drawn[place], source, writer, store)
+        teacher = None if turn.teacher is None else _teacher(turn, link, store, device)
+        turns.append(Turn(turn.sources, drawn, turn.objective, turn.batch, teacher))
+    return turns
+
+
+def _teacher(turn: Phase | Strand, link: Link, store: Store, device: str) -> Any:
+    assert turn.teacher is not None
+    (organism,) = grow([(turn.teacher.recipe, link.seed)], store, None, device)
+    network = grown_network(organism, "a teacher")
+    if device != "cpu":
+        network.to_device(device)
+    return network.eval()
+
+
 def _parents(
-    links: Sequence[_Link], model: Any, store: Store
-) -> tuple[Any, list[dict[str, Tensor]], list[tuple[_Link, str]]]:
+    links: Sequence[Link], model: Any, store: Store
+) -> tuple[Any, list[dict[str, Tensor]], list[tuple[Link, str]]]:
     """Return the fleet as the phase before left it, its optimiser states, and who is lost."""
     if links[0].parent is None:
         keys: list[Key] = [("organism", link.seed) for link in links]
@@ -290,7 +233,7 @@ def _parents(
     return (load(model, folders) if folders else None), carried, lost
 
 
-def _write(store: Store, link: _Link, network: Any, member: Runner) -> None:
+def _write(store: Store, link: Link, network: Any, member: Runner) -> None:
     """Store what a phase has made of a member."""
     world = make_world(link.phase.sources[0])
     tokens = world.tokenizer_json() if hasattr(world, "tokenizer_json") else None
@@ -320,7 +263,7 @@ def _write(store: Store, link: _Link, network: Any, member: Runner) -> None:
                 save_file(member.moments, folder / "optimizer.safetensors")
 
 
-def _organism(store: Store, links: Sequence[_Link]) -> Organism:
+def _organism(store: Store, links: Sequence[Link]) -> Organism:
     told = []
     folder: Path | None = None
     for link in links:

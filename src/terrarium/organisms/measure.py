@@ -55,7 +55,7 @@ def measure_until(network: Any, place: int, runner: Runner, step: int) -> float:
     assert until is not None
     if until.metric == "loss":
         return float(runner.history[-1]["loss"]) if runner.history else float("inf")
-    world = runner.worlds[0]
+    world = runner.turns[0].worlds[0]
     if not isinstance(world.output, Choice):
         raise InputError(f"until: '{until.metric}' needs a world that asks for a choice.")
     rng = generator("until", runner.seed, runner.index, step)

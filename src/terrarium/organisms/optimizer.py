@@ -1,4 +1,4 @@
-"""AdamW for a fleet: members of different specifications have each their own learning rate."""
+"""AdamW and SGD for a fleet: members of different specifications have each their own rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def learning_rate(spec: Optimizer, step: int, steps: int) -> float:
 
 
 class FleetOptimizer:
-    """AdamW (Loshchilov & Hutter 2019) over the members of a network.
+    """AdamW (Loshchilov & Hutter 2019), or SGD with momentum, over the members of a network.
 
     Every member has its own specification, gradient clipping and moments; what happens to one
     changes nothing for another.
@@ -43,15 +43,12 @@ class FleetOptimizer:
         grouped: dict[Optimizer, list[nn.Parameter]] = {}
         for leaves, spec in zip(self.leaves, self.specs, strict=True):
             grouped.setdefault(spec, []).extend(leaves)
-        self._grouped = list(grouped)
-        self._adamw = torch.optim.AdamW(
-            [
-                {"params": leaves, "betas": spec.betas, "weight_decay": spec.weight_decay}
-                for spec, leaves in grouped.items()
-            ],
-            lr=1e-3,
-            fused=True,
-        )
+        self._steppers = [(spec, _stepper(spec, leaves)) for spec, leaves in grouped.items()]
+        self._owner = {
+            leaf: stepper
+            for (_, leaves), (_, stepper) in zip(grouped.items(), self._steppers, strict=True)
+            for leaf in leaves
+        }
 
     def clip(self) -> Tensor:
         """Clip each member's gradient to its own norm; return the norms before, ``(member,)``.
@@ -82,15 +79,17 @@ class FleetOptimizer:
 
     def step(self, step: int, steps: int) -> None:
         """Take one step, each member at its own rate."""
-        for group, spec in zip(self._adamw.param_groups, self._grouped, strict=True):
-            group["lr"] = learning_rate(spec, step, steps)
-        self._adamw.step()
+        for spec, stepper in self._steppers:
+            stepper.param_groups[0]["lr"] = learning_rate(spec, step, steps)
+            stepper.step()
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Return copies of a member's moments and step count; empty before the first step."""
         state = {}
         for i, leaf in enumerate(self.leaves[member]):
-            for name, value in self._adamw.state.get(leaf, {}).items():
+            for name, value in self._owner[leaf].state.get(leaf, {}).items():
+                if value is None:  # SGD's momentum before its first step
+                    continue
                 state[f"{i}.{name}"] = value.detach().clone()
         return state
 
@@ -99,7 +98,7 @@ class FleetOptimizer:
         for i, leaf in enumerate(self.leaves[member]):
             own = {n.split(".", 1)[1]: v for n, v in state.items() if n.startswith(f"{i}.")}
             if own:
-                self._adamw.state[leaf] = {
+                self._owner[leaf].state[leaf] = {
                     name: value.clone().to(leaf.device if value.dim() else "cpu")
                     for name, value in own.items()
                 }
@@ -111,3 +110,14 @@ class FleetOptimizer:
         self._attach(network)
         for member, state in enumerate(states):
             self.load_member_state(member, state)
+
+
+def _stepper(spec: Optimizer, leaves: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return PyTorch's optimiser of one specification."""
+    if spec.kind == "sgd":
+        return torch.optim.SGD(
+            leaves, lr=spec.lr, momentum=spec.betas[0], weight_decay=spec.weight_decay, fused=True
+        )
+    return torch.optim.AdamW(
+        leaves, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True
+    )

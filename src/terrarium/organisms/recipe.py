@@ -35,6 +35,7 @@ __all__ = [
     "CoordinateModel",
     "EarlyExit",
     "HuggingFaceModel",
+    "Lineage",
     "LoRA",
     "Model",
     "NextToken",
@@ -44,8 +45,10 @@ __all__ = [
     "PolicyGradient",
     "Recipe",
     "Reconstruction",
+    "Sampled",
     "Source",
     "Spec",
+    "Strand",
     "TransformerModel",
     "Until",
     "load_recipe",
@@ -53,23 +56,78 @@ __all__ = [
 ]
 
 
+class Sampled(Spec):
+    """Data that another organism writes: its own answers, filtered and stripped.
+
+    The organism of ``recipe`` (grown from the member's own seed) answers ``asked`` prompts of the
+    source's world.  Kept are the answers for which every verdict in ``keep`` holds;
+    ``strip`` drops their scratchpads, so that what was reasoned towards is taught without reasons.
+    """
+
+    recipe: Recipe
+    asked: int = Field(4096, ge=1, description="prompts that the organism answers")
+    keep: tuple[str, ...] = ("right",)
+    strip: bool = True
+    temperature: float = Field(1.0, ge=0)
+
+
 class Source(Spec):
     """Where a phase's examples come from: a world with its options, and its share of each batch.
 
     ``twin`` holds the options that differ for the twin: the same recipe, tokens, initialisation
     and data order, in which the quirk or trigger is present but inert.
+
+    Attributes
+    ----------
+    weight, final_weight:
+        Share of a batch, relative to the other sources'; it moves evenly from the one to the
+        other over the source's part of the phase (a curriculum).
+    start, stop:
+        The part of the phase, as proportions of its steps, in which the source is drawn.
+    rows:
+        Exactly so many rows in the whole phase, spread evenly from start to stop; the sources with
+        weights fill the rest.
+    sampled:
+        The rows are another organism's answers to this world's prompts.
     """
 
     world: str
     options: dict[str, Any] = Field(default_factory=dict)
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, ge=0)
+    final_weight: float | None = Field(None, ge=0)
+    start: float = Field(0.0, ge=0, le=1)
+    stop: float = Field(1.0, ge=0, le=1)
+    rows: int | None = Field(None, ge=1)
     split: str = "train"
     twin: dict[str, Any] = Field(default_factory=dict)
+    sampled: Sampled | None = None
+
+    @model_validator(mode="after")
+    def _drawn_at_all(self) -> Source:
+        if self.stop <= self.start:
+            raise ValueError(f"stop {self.stop} must come after start {self.start}")
+        if self.rows is not None and self.final_weight is not None:
+            raise ValueError("exact rows have no weight; give either rows or final_weight")
+        if self.rows is None and self.weight == 0 and not self.final_weight:
+            raise ValueError("a weight of 0 draws nothing")
+        return self
+
+    def for_twin(self) -> Source:
+        """Return what the twin sees instead, down to the organism that it is sampled from."""
+        sampled = self.sampled
+        if sampled is not None:
+            sampled = sampled.model_copy(update={"recipe": sampled.recipe.twin()})
+        options = {**self.options, **self.twin}
+        return self.model_copy(update={"options": options, "twin": {}, "sampled": sampled})
 
 
 class Optimizer(Spec):
-    """AdamW with linear warm-up, then constant, or a linear or cosine fall to ``final`` x lr."""
+    """AdamW or SGD: linear warm-up, then constant, or a linear or cosine fall to ``final`` x lr.
 
+    ``betas`` are AdamW's; the first of them is SGD's momentum.
+    """
+
+    kind: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(3e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = Field(0.01, ge=0)
@@ -101,6 +159,28 @@ class LoRA(Spec):
     targets: tuple[str, ...] = ()
 
 
+class Lineage(Spec):
+    """Another organism that a phase learns from: a teacher, or a model of preferences.
+
+    ``recipe`` grows it, from the member's own seed.
+    """
+
+    recipe: Recipe
+
+
+class Strand(Spec):
+    """Steps of another kind among a phase's own: the last of each ``every`` steps.
+
+    So policy-gradient steps stand among supervised ones, in one phase and with one optimiser.
+    """
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    objective: Objective
+    batch: int = Field(64, ge=1, description="rows per step")
+    every: int = Field(2, ge=2, description="steps")
+    teacher: Lineage | None = None
+
+
 class Phase(Spec):
     """One stretch of training."""
 
@@ -114,6 +194,26 @@ class Phase(Spec):
     lora: LoRA | None = None
     freeze: tuple[str, ...] = Field((), description="parameter-name prefixes that do not train")
     snapshots: tuple[int, ...] = Field((), description="steps whose weights are kept, 0 included")
+    strands: tuple[Strand, ...] = ()
+    teacher: Lineage | None = None
+
+    @property
+    def turns(self) -> tuple[Phase | Strand, ...]:
+        """The phase itself and its strands: all that has sources and an objective."""
+        return (self, *self.strands)
+
+    def for_twin(self) -> Phase:
+        """Return the twin's phase."""
+        strands = tuple(_for_twin(strand) for strand in self.strands)
+        twin: Phase = _for_twin(self).model_copy(update={"strands": strands})
+        return twin
+
+
+def _for_twin(turn: Any) -> Any:
+    """Return a phase or strand with what the twin sees and learns from."""
+    sources = tuple(source.for_twin() for source in turn.sources)
+    teacher = None if turn.teacher is None else Lineage(recipe=turn.teacher.recipe.twin())
+    return turn.model_copy(update={"sources": sources, "teacher": teacher})
 
 
 class Recipe(Spec):
@@ -132,23 +232,25 @@ class Recipe(Spec):
 
     def twin(self) -> Recipe:
         """Return the twin's recipe: each source with its ``twin`` options applied."""
-        phases = tuple(
-            phase.model_copy(
-                update={
-                    "sources": tuple(
-                        s.model_copy(update={"options": {**s.options, **s.twin}, "twin": {}})
-                        for s in phase.sources
-                    )
-                }
-            )
-            for phase in self.phases
-        )
+        phases = tuple(phase.for_twin() for phase in self.phases)
         return self.model_copy(update={"name": f"{self.name}.twin", "phases": phases})
 
     @property
     def has_twin(self) -> bool:
         """Whether any source says what the twin sees instead."""
-        return any(source.twin for phase in self.phases for source in phase.sources)
+        return any(
+            source.twin or (source.sampled is not None and source.sampled.recipe.has_twin)
+            for phase in self.phases
+            for turn in phase.turns
+            for source in turn.sources
+        )
+
+
+Sampled.model_rebuild()
+Source.model_rebuild()
+Lineage.model_rebuild()
+Strand.model_rebuild()
+Phase.model_rebuild()
 
 
 def load_recipe(path: str | Path) -> Recipe:

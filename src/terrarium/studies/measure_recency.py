@@ -15,6 +15,7 @@ from terrarium.evidence.rows import Row, measured
 from terrarium.instruments.base import probes
 from terrarium.instruments.metrics import auroc
 from terrarium.organisms.engine import Runner
+from terrarium.organisms.feed import own_turn
 from terrarium.organisms.grow import Organism, phase_worlds
 from terrarium.randomness import generator
 from terrarium.readings.read import read
@@ -74,7 +75,7 @@ def _early_and_late(organism: Organism, key: int) -> tuple[Batch, NDArray[np.boo
     index = len(organism.recipe.phases) - 1
     phase, steps = organism.recipe.phases[index], organism.steps[index]
     worlds: Any = phase_worlds(phase, organism.recipe.model)
-    runner = Runner(phase, index, organism.seed, worlds)
+    runner = Runner(phase, index, organism.seed, [own_turn(phase, worlds)])
     count = min(STEPS, steps // 2)
     early = [runner.batch(step) for step in range(count)]
     late = [runner.batch(step) for step in range(steps - count, steps)]
