@@ -74,7 +74,7 @@ class Decoder:
         at = (self._length + self._step).flatten()
         cosine, sine = (table[at][:, None, :] for table in self._turns)
         self._mask[:, slot] = 0
-        mask = self._mask[:, None, :used].expand(-1, self._heads, -1).reshape(-1, 1, used)
+        mask = self._mask[:, None, :used]
         x = self._embedded(token)
         for kept, layer in zip(self._kept, self._layers, strict=True):
             query_key, value = self._project(x, layer)
@@ -82,8 +82,9 @@ class Decoder:
             kept[0, :, :, slot], kept[1, :, :, slot] = key, value
             keys, values = kept[:, :, :, :used].flatten(1, 2)
             asked = query.reshape(-1, 1, self._size) * self._size**-0.5
-            law = torch.baddbmm(mask, asked, keys.transpose(1, 2)).softmax(dim=-1)
-            mixed = torch.bmm(law, values)
+            score = torch.bmm(asked, keys.transpose(1, 2)).view(-1, self._heads, used)
+            law = score.add_(mask).softmax(dim=-1)
+            mixed = torch.bmm(law.view(-1, 1, used), values)
             x = self._finish(x, mixed.view(x.shape), layer)
         self._step += 1
         return torch.bmm(_unit(x), self._unembed)

@@ -2,7 +2,8 @@
 
 RLOO: Kool, van Hoof & Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free"; Ahmadian et
 al. 2024 (arXiv 2402.14740), section 3.  GRPO: Shao et al. 2024 (arXiv 2402.03300), section 4.1.
-Estimates of the divergence: Schulman 2020, "Approximating KL divergence" (k1 and k3).
+Estimates of the divergence: Schulman 2020, "Approximating KL divergence" (k1 and k3); their
+gradients: DeepSeek-AI 2025 (arXiv 2512.02556), section 3.1.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ def surrogate(
     grouped = rewards.view(len(rewards), -1, objective.samples)
     per_token = torch.zeros_like(logp)
     if objective.kl and before is not None and objective.kl_kind == "loss":
-        per_token = objective.kl * k3(logp, before)
+        # the draws follow the policy too: without the ratio the gradient would be another's
+        per_token = objective.kl * k3(logp, before) * _ratio(logp)
     if objective.advantage == "rloo":
         ratio = _ratio(logp.sum(dim=2))
         each = per_token.sum(dim=2) - leave_one_out(grouped).view_as(rewards) * ratio
