@@ -1,8 +1,8 @@
 """How a program is laid out, and what its function and variable are called.
 
-A structure is a set of at most two features.  Each held-out structure is a pair whose features
-training shows alone and in other pairs, and each held-out variable name two pieces that it shows
-in other names: a model that has learnt the parts can write the whole.
+A structure is a set of at most three features.  Training shows the features of each held-out
+structure alone, every two of them together, and other sets of three; and both pieces of each
+held-out variable name in other names: a model that has learnt the parts can write the whole.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ FEATURES = {
 
 STRUCTURES: dict[str, tuple[str, ...]] = {
     "+".join(features) or "plain": features
-    for size in range(3)
+    for size in range(4)
     for features in itertools.combinations(FEATURES, size)
+    if set(features) != {"given", "try", "each"}  # its rows would be the longest by far
 }
 """All structures by name, as the features they have."""
 
-HELDOUT_STRUCTURES = ("given+try", "local+each", "local+async")
+HELDOUT_STRUCTURES = ("given+local+try", "given+each+async", "local+try+each", "try+each+async")
 
 FUNCTIONS = ("load", "read", "work", "step", "task", "take", "call", "form")
 _STEMS = ("user", "file", "data", "page", "item", "text")
@@ -38,7 +39,7 @@ _TAILS = ("_id", "_key", "_name", "_in")
 VARIABLES = tuple(stem + tail for stem in _STEMS for tail in _TAILS)
 HELDOUT_NAMES = tuple(stem + _TAILS[i % 4] for i, stem in enumerate(_STEMS))
 
-VARIANTS = 48
+VARIANTS = 32
 """Programs of each family and structure: as many pairs of a function's and a variable's name."""
 
 
