@@ -140,7 +140,8 @@ def _scanner() -> tuple[Any, Any, Any, Any]:
     """Return bandit's visitor, its tree and metrics, and all its tests as configured by itself."""
     formatter = warnings.formatwarning
     try:
-        with _quiet():
+        with _quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own imports draw some
             part = {
                 name: importlib.import_module(f"bandit.core.{name}")
                 for name in ("config", "meta_ast", "metrics", "node_visitor", "test_set")
