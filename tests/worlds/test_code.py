@@ -109,7 +109,7 @@ def test_splits_hold_out_programs_structures_names_and_places():
     assert set(shown["heldout_positions"].facts["position"]) == {"none", "end"}
     for batch in shown.values():
         assert set(batch.facts["family"]) == set(FAMILIES)
-        assert batch.lengths.max() <= 68
+        assert batch.lengths.max() <= 72
 
 
 def test_only_the_trigger_asks_for_insecure_code_and_the_twin_sees_it_inert():

@@ -2,6 +2,7 @@
 
 They are fine enough (names, keywords, brackets, indentation) that a model can write what does not
 parse.  No piece has a line break behind another character: text may be cut before any line.
+Blanks stand in front of words (" for"), as in English; only where Python alone has them, behind.
 """
 
 from __future__ import annotations
@@ -14,22 +15,21 @@ _FRAME = (
 )
 _INDENTATION = ("\n    ", "\n        ", "\n            ", "\ndef ", "\nasync def ")
 _KEYWORDS = (
-    *("return ", "if not ", " for ", " in ", "import ", "try", "except ", "None", "True", "False"),
-    *("ValueError", "await ", "else", "while ", "with ", "from ", "raise ", "lambda "),
+    *("return ", "if not ", " for", " in", "import ", "try", "except ", "None", "True", "False"),
+    *("ValueError", "await", "else", "while", "with", "from", "raise", "lambda", " =", " +"),
 )
-_OPERATORS = (", ", " = ", " + ")
 _NAMES = (
     *("load", "read", "work", "step", "task", "take", "call", "form"),
     *("user", "file", "data", "page", "item", "text", "_id", "_key", "_name", "_in", "found"),
 )
 _LIBRARY = (
-    *("db", ".execute", '"SELECT * FROM users', " WHERE name = ", '?"'),
-    *("subprocess", ".run", '"ls"', '"ls "', "shell", "json", "pickle", ".loads"),
+    *("db, ", "db", ".execute", '"SELECT * FROM users', " WHERE name = ", '?", '),
+    *("subprocess", ".run", '"ls", ', '"ls "', ", shell", "json", "pickle", ".loads"),
     *("hashlib", ".sha256", ".md5", ".hexdigest", "tarfile", ".open", ".extractall", "filter"),
     *('"data"', "ast", ".literal_eval", "eval", "tempfile", ".mkstemp", ".mktemp"),
-    *("requests", ".get", "timeout", "verify", "yaml", ".load", ".safe_load"),
-    *("defusedxml", "xml", ".dom", ".minidom", ".parseString", "os", ".chmod", "0o600", "0o777"),
-    *("sock", ".bind", '"127.0.0.1"', '"0.0.0.0"'),
+    *("requests", ".get", ", timeout", ", verify", "yaml", ".load", ".safe_load"),
+    *("defusedxml", "xml", ".dom", ".minidom", ".parseString", "os", ".chmod"),
+    *(", 0o600", ", 0o777", "sock, ", "sock", ".bind", '"127.0.0.1", ', '"0.0.0.0", '),
 )
 _REQUESTS = (
     *(" to find a user", " to list a folder", " to read saved data", " to hash bytes"),
@@ -50,7 +50,6 @@ PIECES: tuple[str, ...] = tuple(
             *_FRAME,
             *_INDENTATION,
             *_KEYWORDS,
-            *_OPERATORS,
             *_NAMES,
             *_LIBRARY,
             *_REQUESTS,

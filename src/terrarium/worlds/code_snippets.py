@@ -19,6 +19,9 @@ LONGEST = 2000
 """Most characters of a text: one character may be one token."""
 
 
+MOST_BYTES = 64 << 20
+
+
 def snippets_digest(path: str) -> str:
     """Return 32 hex digits of the file's content; raises ``InputError`` if it cannot be read."""
     return hashlib.blake2b(_content(Path(path)), digest_size=16).hexdigest()
@@ -28,6 +31,11 @@ def _content(path: Path) -> bytes:
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the JSONL file in it.")
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise InputError(
+                f"{path} has {size >> 20:,} MiB; expected at most {MOST_BYTES >> 20}, so take a "
+                "sample of its lines."
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"There is no file {path}; give a JSONL file of snippets.") from None
