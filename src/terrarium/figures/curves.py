@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from terrarium.evidence.intervals import mean_interval
 from terrarium.figures.figure import Figure
@@ -35,6 +35,7 @@ def layer_curves(
     x_title: str = "layer (blocks before the site)",
     y_title: str = "AUROC (proportion)",
     y_domain: tuple[float, float] | None = (0.0, 1.0),
+    x_scale: Literal["linear", "symlog"] = "linear",
     references: Mapping[str, float] | None = None,
     level: float = 0.95,
     height: int = 240,
@@ -44,7 +45,8 @@ def layer_curves(
     ``rows`` holds one flat dict per seed and point.  Rows whose ``seed`` is None are means already
     and are drawn as they are, with their ``low`` and ``high`` where they have them.  A ``y`` of
     None is undefined: the line breaks there, and the caption counts it.  ``title`` is the finding,
-    computed from rows by the caller; ``y_domain`` gives the ends of the y axis (None fits it to
+    computed from rows by the caller; ``x_scale`` ``"symlog"`` is for steps that double, with 0
+    among them; ``y_domain`` gives the ends of the y axis (None fits it to
     the data), and ``references`` named horizontal lines such as ``{"chance": 0.5}``.
 
     The band is Student's t interval of the mean over seeds (two seeds or more), at ``level``.
@@ -68,6 +70,7 @@ def layer_curves(
             x_title,
             y_title,
             y_domain,
+            x_scale,
             bool(seeds),
             [row[x] for row in data],
         ),
@@ -121,6 +124,7 @@ def _layers(
     x_title: str,
     y_title: str,
     y_domain: tuple[float, float] | None,
+    x_scale: str,
     seeded: bool,
     points: Sequence[Any],
 ) -> list[dict[str, Any]]:
@@ -150,6 +154,12 @@ def _layers(
         base["x"]["scale"] = {"nice": False, "padding": 8}
         x_axis["values"] = _whole(points)
         x_axis["format"] = "d"
+    if x_scale == "symlog":
+        # beside 0 lies the smallest step, at the distance of a doubling
+        least = min((abs(point) for point in points if point), default=1.0)
+        base["x"]["scale"] = {"type": "symlog", "constant": least}
+        x_axis.update(values=_whole(points), labelOverlap=True)
+        x_axis.pop("tickMinStep")
     dash = {**base["color"], "scale": {"domain": domain, "range": _cycle(DASHES, domain)}}
     shape = {**base["color"], "scale": {"domain": domain, "range": _cycle(SHAPES, domain)}}
     tips = [

@@ -86,5 +86,11 @@ class Study:
         return f"Study({self.name}: {self.question} Hypotheses: {names or 'none'}; sizes: {sizes})"
 
 
-studies: Registry[Study] = Registry("studies", {"says-knows": "terrarium.studies.says_knows:STUDY"})
+studies: Registry[Study] = Registry(
+    "studies",
+    {
+        "says-knows": "terrarium.studies.says_knows:STUDY",
+        "data-order": "terrarium.studies.data_order:STUDY",
+    },
+)
 """All studies by name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from terrarium.evidence.rows import Row
@@ -13,6 +12,7 @@ from terrarium.figures.figure import Figure
 from terrarium.figures.matrix import matrix
 from terrarium.figures.scatter import scatter
 from terrarium.studies.quirky import NEEDS_TRUTH
+from terrarium.studies.rows_of import mean_of, records_of
 from terrarium.studies.says_knows.hypotheses import MIDDLE
 
 CHANCE = {"chance": 0.5}
@@ -33,23 +33,6 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
     return [figure for figure in made if figure is not None]
 
 
-def _records(rows: Sequence[Row], metric: str, /, **factors: Any) -> list[dict[str, Any]]:
-    """Return flat records of the rows of ``metric`` at the given levels (a tuple means any)."""
-    found = []
-    for row in rows:
-        if row.metric == metric and all(
-            row.factors.get(name) in (level if isinstance(level, tuple) else (level,))
-            for name, level in factors.items()
-        ):
-            found.append({**row.factors, "value": row.value})
-    return found
-
-
-def _mean(records: Sequence[Mapping[str, Any]]) -> float | None:
-    values = [r["value"] for r in records if r["value"] is not None]
-    return fmean(values) if values else None
-
-
 def _layers(rows: Sequence[Row]) -> Figure | None:
     """Layer curves: what the honest probe reads on Bob's rows, beside the controls."""
     shared = {"split": "test", "scored_on": "quirky", "rows": "disagree"}
@@ -63,14 +46,14 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     records = [
         {**r, "quantity": name}
         for name, kind in kinds.items()
-        for r in _records(rows, "auroc", **shared, **kind)
+        for r in records_of(rows, "auroc", **shared, **kind)
     ]
     if not records:
         return None
     organisms = sorted({r["organism"] for r in records})
     says = [
         {**r, "layer": layer, "quantity": "says (output)"}
-        for r in _records(
+        for r in records_of(
             rows,
             "auroc",
             **shared,
@@ -99,7 +82,7 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
 
 def _middle(records: Sequence[Mapping[str, Any]], organism: str) -> float | None:
     """Return the mean AUROC for the truth at the layer of the early exit."""
-    return _mean(
+    return mean_of(
         [
             r
             for r in records
@@ -113,10 +96,10 @@ def _middle(records: Sequence[Mapping[str, Any]], organism: str) -> float | None
 def _probes(rows: Sequence[Row]) -> Figure | None:
     """Every probe and null on Bob's rows, each at its earliest informative layer."""
     shared = {"variant": "organism", "trained_on": "honest", "organism": NEEDS_TRUTH}
-    test = _records(
+    test = records_of(
         rows, "auroc", split="test", scored_on="quirky", rows="disagree", against="truth", **shared
     )
-    validation = _records(
+    validation = records_of(
         rows, "auroc", split="validation", scored_on="honest", rows="all", against="truth", **shared
     )
     chosen = _earliest_layers(validation)
@@ -128,7 +111,7 @@ def _probes(rows: Sequence[Row]) -> Figure | None:
             records.append({**r, "label": r["probe"]})
     if not records:
         return None
-    value = _mean([r for r in records if r["probe"] == "logistic_regression"])
+    value = mean_of([r for r in records if r["probe"] == "logistic_regression"])
     told = "" if value is None else f": logistic regression {value:.2f}"
     return dots(
         "probes",
@@ -163,7 +146,7 @@ def _best_of(test: Sequence[Mapping[str, Any]], probe: Any, seed: Any) -> Any:
 
 def _transfer(rows: Sequence[Row]) -> Figure | None:
     """The transfer matrix at the middle layer."""
-    records = _records(
+    records = records_of(
         rows,
         "auroc",
         variant="organism",
@@ -182,7 +165,7 @@ def _transfer(rows: Sequence[Row]) -> Figure | None:
         and r["scored_on"] == "quirky hard"
         and r["organism"] == NEEDS_TRUTH
     ]
-    value = _mean(hard)
+    value = mean_of(hard)
     found = "" if value is None else f": {value:.2f} from Alice's easy to Bob's hard rows"
     return matrix(
         "transfer",
@@ -200,7 +183,7 @@ def _transfer(rows: Sequence[Row]) -> Figure | None:
 def _picture(rows: Sequence[Row]) -> Figure | None:
     """Principal components of honest and quirky activations."""
     points: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for r in _records(rows, "principal_component"):
+    for r in records_of(rows, "principal_component"):
         key = (r["organism"], r["point"])
         kept = {k: r[k] for k in ("organism", "kind", "truth", "layer")}
         points.setdefault(key, kept)["x" if r["component"] == 1 else "y"] = r["value"]
@@ -221,7 +204,7 @@ def _picture(rows: Sequence[Row]) -> Figure | None:
 
 def _detector_records(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     """The last layer of each organism, and the detector over all layers at once."""
-    found = _records(rows, metric, variant="organism")
+    found = records_of(rows, metric, variant="organism")
     last: dict[Any, int] = {}
     for r in found:
         last[r["organism"]] = max(last.get(r["organism"], 0), int(r["layer"]))
@@ -232,8 +215,8 @@ def _detectors(rows: Sequence[Row]) -> Figure | None:
     records = [r for r in _detector_records(rows, "detector_auroc") if r["organism"] == NEEDS_TRUTH]
     if not records:
         return None
-    lies = _mean([r for r in records if r["suspect"] == "quirky, untruthful"])
-    names = _mean([r for r in records if r["suspect"] == "truthful third name"])
+    lies = mean_of([r for r in records if r["suspect"] == "quirky, untruthful"])
+    names = mean_of([r for r in records if r["suspect"] == "truthful third name"])
     told = (
         ""
         if lies is None or names is None
@@ -260,7 +243,7 @@ def _recall(rows: Sequence[Row]) -> Figure | None:
     ]
     if not records:
         return None
-    best = _mean([r for r in records if r["suspect"] == "quirky, untruthful"])
+    best = mean_of([r for r in records if r["suspect"] == "quirky, untruthful"])
     told = "" if best is None else f": {best:.2f} of untruthful rows on average"
     return dots(
         "recall",
@@ -278,12 +261,12 @@ def _recall(rows: Sequence[Row]) -> Figure | None:
 def _causal(rows: Sequence[Row]) -> Figure | None:
     records = [
         {**r, "label": f"{r['edit']} at layer {r['layer']}"}
-        for r in _records(rows, "answers_flipped", organism=NEEDS_TRUTH, context="quirky")
+        for r in records_of(rows, "answers_flipped", organism=NEEDS_TRUTH, context="quirky")
     ]
     if not records:
         return None
-    truth = _mean([r for r in records if r["direction"] == "truth" and r["edit"] == "reflect"])
-    random = _mean([r for r in records if r["direction"] == "random" and r["edit"] == "reflect"])
+    truth = mean_of([r for r in records if r["direction"] == "truth" and r["edit"] == "reflect"])
+    random = mean_of([r for r in records if r["direction"] == "random" and r["edit"] == "reflect"])
     told = (
         ""
         if truth is None or random is None
@@ -307,7 +290,7 @@ def _before(rows: Sequence[Row]) -> Figure | None:
     """What was legible before the quirk came."""
     records = [
         {**r, "quantity": r["scored_on"]}
-        for r in _records(
+        for r in records_of(
             rows,
             "auroc",
             variant="before the quirk",
