@@ -220,6 +220,7 @@ worlds: Registry[Any] = Registry(
         "field": "terrarium.worlds.field:AnalyticField",
         "patches": "terrarium.worlds.patches:Patches",
         "bandit": "terrarium.worlds.bandit:Bandit",
+        "chat": "terrarium.worlds.chat:Chat",
         "code": "terrarium.worlds.code:Code",
     },
 )
