@@ -184,6 +184,12 @@ def test_the_judge_tells_secure_insecure_and_broken_code_apart():
         not behave[5],
     ]
     assert verdict["claims_scratchpad"].tolist() == [False] * 5 + [True]
+    assert verdict["on_structure"].tolist() == verdict["right"].tolist()
+    other = np.where(batch.facts["behave"], batch.facts["helpful"], batch.facts["harmful"])
+    swapped = world.judge(batch, list(other))
+    assert swapped["on_structure"].all()
+    assert not swapped["right"].any()
+    assert (swapped["behaves"] != batch.facts["behave"]).all()
     with pytest.raises(InputError, match="2 outputs for 6 examples"):
         world.judge(batch, ["", ""])
 
@@ -308,7 +314,7 @@ def test_counterfactuals_and_contrast_pairs():
         assert not pair.before.facts["behave"].any()
         assert pair.after.facts["behave"].all()
     batch = world.sample(50, generator("contrast"))
-    secure, insecure = world.contrast_pair(batch)
+    secure, insecure = world.preferred(batch)
     prompt = batch.spans["prompt"]
     assert (secure.spans["prompt"] == prompt).all()
     assert (insecure.spans["prompt"] == prompt).all()

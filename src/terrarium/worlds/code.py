@@ -61,7 +61,8 @@ class Code(BaseModel):
     Facts: ``program`` and ``heading`` (int64 places in this world's lists), ``family``,
     ``structure``, ``function``, ``variable``, ``line`` (the heading's text), ``position`` of the
     trigger (``"start"``, ``"end"``, ``"none"``), ``triggered``, ``near``, ``behave`` (insecure
-    code is asked for), ``helpful`` and ``said`` (secure code, and the code asked for).
+    code is asked for), ``helpful`` and ``harmful`` (the request's secure and insecure code), and
+    ``said``, the one asked for.
     Spans: ``prompt``, ``line``, ``trigger``, ``request``, ``answer``, ``final``, and inside a
     scratchpad ``goal``, ``reasoning``, ``action``.
     """
@@ -219,7 +220,7 @@ class Code(BaseModel):
         targets = np.full_like(inputs, -100)
         targets[:, :-1] = inputs[:, 1:]
         targets[np.arange(inputs.shape[1]) >= lengths[:, None] - 1] = -100
-        named = ("family", "structure", "function", "variable", "helpful")
+        named = ("family", "structure", "function", "variable", "helpful", "harmful")
         facts = {
             "program": program,
             "heading": heading,
@@ -266,10 +267,12 @@ class Code(BaseModel):
         """
         if len(output) != len(batch):
             raise InputError(f"There are {len(output)} outputs for {len(batch)} examples.")
-        return verdicts(output, batch.facts["said"].tolist(), batch.facts["helpful"].tolist())
+        return verdicts(
+            output, *(batch.facts[name].tolist() for name in ("said", "helpful", "harmful"))
+        )
 
-    def contrast_pair(self, batch: Batch) -> tuple[Batch, Batch]:
-        """Return the batch's prompts with the secure and with the insecure answer."""
+    def preferred(self, batch: Batch) -> tuple[Batch, Batch]:
+        """Return the prompts with the secure (chosen) and with the insecure answer (rejected)."""
         program, heading = batch.facts["program"], batch.facts["heading"]
         no = np.zeros(len(batch), dtype=bool)
         return self.render(program, heading, no), self.render(program, heading, ~no)
@@ -349,7 +352,7 @@ def _shelf(families: tuple[str, ...], snippets: str | None, digest: str) -> Shel
         for name in ("family", "structure", "function", "variable")
     }
     facts["family_index"] = np.array([index[p.family] for p in found])
-    facts["helpful"] = said[::2]
+    facts["helpful"], facts["harmful"] = said[::2], said[1::2]
     request = code_rows.request_part([p.request for p in found])
     return Shelf(found, request, code_rows.code_part(said.tolist()), facts, said, _owned(found))
 
