@@ -16,7 +16,8 @@ from tokenizers import Encoding, Tokenizer
 from terrarium.errors import InputError, ModelError
 from terrarium.organisms.folder import check_folder, load_tokenizer
 from terrarium.randomness import generator
-from terrarium.worlds.base import Array, Batch, Counterfactual, pad_right
+from terrarium.worlds.base import Array, Batch, Counterfactual, JudgedText, pad_right
+from terrarium.worlds.tokens import END
 
 _PROBES = 32
 """Examples from which the answers' tokens are learnt."""
@@ -38,11 +39,14 @@ class Retokenised:
         A Hugging Face fast tokenizer as JSON.
     context:
         Longest example that the model takes, tokens; None if it says nothing.
+    end:
+        The text of the token that ends what the model writes; None if it has none.
     """
 
     world: Any
     tokenizer_text: str
     context: int | None = None
+    end: str | None = None
 
     @property
     def name(self) -> str:
@@ -51,8 +55,36 @@ class Retokenised:
 
     @property
     def output(self) -> Any:
-        """The output space of the world."""
-        return self.world.output
+        """The output space of the world; how long a text may be is told in the new tokens."""
+        space = self.world.output
+        return JudgedText(self._longest) if isinstance(space, JudgedText) else space
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        """Return as many new tokens as the longest text of the world may take."""
+        drawn = self.world.sample(_PROBES, generator("longest answer"))
+        spans = [b.spans["answer"] for b in (drawn, self._told(drawn))]
+        mine, told = ((span[:, 1] - span[:, 0]).astype(float) for span in spans)
+        return int(np.ceil((told / mine).max() * self.world.output.max_tokens))
+
+    @property
+    def end_token(self) -> int:
+        """The token that ends what the model writes."""
+        return int(_plain(self.tokenizer_text).token_to_id(self._needed_end()))
+
+    @functools.cached_property
+    def _closed(self) -> bool:
+        """Whether the world's texts end with an end token."""
+        drawn = self.world.sample(1, generator("closed"))
+        return bool(self.world.texts(drawn)[0].endswith(END))
+
+    def _needed_end(self) -> str:
+        if self.end is None:
+            raise ModelError(
+                f"The model's tokenizer has no end-of-text token, and the world '{self.name}' "
+                "needs one to know where a text ends; name one in tokenizer_config.json."
+            )
+        return self.end
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -77,7 +109,8 @@ class Retokenised:
         return self._told(self.world.sample(n, rng, split))
 
     def _told(self, batch: Batch) -> Batch:
-        told = reencode(self.world, batch, self.tokenizer_text)
+        end = self._needed_end() if self._closed else END
+        told = reencode(self.world, batch, self.tokenizer_text, end)
         if self.context is not None and told.inputs.shape[1] > self.context:
             raise ModelError(
                 f"An example of the world '{self.name}' takes {told.inputs.shape[1]} of the "
@@ -90,7 +123,7 @@ class Retokenised:
         """Return the examples as text, special tokens left out."""
         known = _plain(self.tokenizer_text)
         rows = [row[:n].tolist() for row, n in zip(batch.inputs, _lengths(batch), strict=True)]
-        return [known.decode(row) for row in rows]
+        return [known.decode(row) + (END if self._closed else "") for row in rows]
 
     def answer_tokens(self) -> tuple[int, ...]:
         """Return the token that each answer begins with, as it stands in an example.
@@ -136,6 +169,11 @@ class Retokenised:
             inputs[np.arange(len(batch)), start] = token
             pair.append(replace(batch, inputs=inputs, spans=spans))
         return pair[0], pair[1]
+
+    def preferred(self, batch: Batch) -> tuple[Batch, Batch]:
+        """Return the world's chosen and rejected answers in the new tokens."""
+        chosen, rejected = self.world.preferred(batch)
+        return self._told(chosen), self._told(rejected)
 
     def input_features(self, batch: Batch) -> NDArray[np.float32]:
         """Return the world's own features, of the examples in the world's own tokens.
@@ -188,8 +226,7 @@ def retokenised(world: Any, folder: Path) -> Retokenised:
         raise InputError(
             f"The world '{world.name}' has no text, and a language model needs one; take another."
         )
-    text, context = _tokenizer_of(folder.resolve(), _stamp(folder))
-    return Retokenised(world, text, context)
+    return Retokenised(world, *_tokenizer_of(folder.resolve(), _stamp(folder)))
 
 
 def _stamp(folder: Path) -> tuple[int, ...]:
@@ -199,8 +236,8 @@ def _stamp(folder: Path) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _tokenizer_of(folder: Path, stamp: tuple[int, ...]) -> tuple[str, int | None]:
-    """Return the folder's tokenizer as JSON, and the model's context."""
+def _tokenizer_of(folder: Path, stamp: tuple[int, ...]) -> tuple[str, int | None, str | None]:
+    """Return the folder's tokenizer as JSON, the model's context, and the end of its texts."""
     config = check_folder(folder)
     known = load_tokenizer(folder)
     if not getattr(known, "is_fast", False):
@@ -210,14 +247,20 @@ def _tokenizer_of(folder: Path, stamp: tuple[int, ...]) -> tuple[str, int | None
         )
     named = [config.get(key) for key in ("max_position_embeddings", "n_positions")]
     context = next((n for n in named if isinstance(n, int) and n > 0), None)
-    return json.dumps(json.loads(known.backend_tokenizer.to_str())), context
+    end = known.eos_token
+    text = json.dumps(json.loads(known.backend_tokenizer.to_str()))
+    return text, context, None if end is None else str(end)
 
 
-def reencode(world: Any, batch: Batch, tokenizer_text: str) -> Batch:
-    """Return the batch in other tokens; raises ``ModelError`` where a text cannot be told."""
+def reencode(world: Any, batch: Batch, tokenizer_text: str, end: str = END) -> Batch:
+    """Return the batch in other tokens; raises ``ModelError`` where a text cannot be told.
+
+    ``end`` is how the new tokens write the end of a text, where the world writes one.
+    """
     texts = world.texts(batch)
-    before = _encoded(world.tokenizer_json(), texts)
-    after = _encoded(tokenizer_text, texts)
+    own = getattr(world, "end", None) or END
+    before = _encoded(world.tokenizer_json(), [_ended(text, own) for text in texts])
+    after = _encoded(tokenizer_text, [_ended(text, end) for text in texts])
     rows = [list(encoding.ids[: _end(encoding)]) for encoding in after]
     lengths = np.array([len(row) for row in rows], np.int64)
     longest = int(lengths.max())
@@ -235,6 +278,10 @@ def reencode(world: Any, batch: Batch, tokenizer_text: str) -> Batch:
                 moved[i] = _overlap(offsets[start][0], offsets[stop - 1][1], after[i])
         spans[name] = moved
     return replace(batch, inputs=inputs, targets=targets, spans=spans, lengths=lengths)
+
+
+def _ended(text: str, end: str) -> str:
+    return text.removesuffix(END) + end if text.endswith(END) else text
 
 
 def _encoded(tokenizer_text: str, texts: Sequence[str]) -> list[Encoding]:

