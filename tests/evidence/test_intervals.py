@@ -10,6 +10,7 @@ from terrarium.evidence.intervals import (
     auroc_interval,
     bootstrap_interval,
     clopper_pearson,
+    grouped_auroc_interval,
     mean_interval,
     overlaps,
     paired_interval,
@@ -202,6 +203,82 @@ def test_constant_scores_are_chance_with_a_width():
     area, interval = auroc_interval(np.ones(20), np.ones(20))
     assert area == 0.5
     assert interval.low < 0.4 < 0.6 < interval.high
+
+
+def brute_obuchowski(scores, labels, groups):
+    """Sums over groups, one at a time, as the paper writes them."""
+    x, y = scores[labels], scores[~labels]
+    kernel = (x[:, None] > y[None, :]) + 0.5 * (x[:, None] == y[None, :])
+    area, m, n, names = kernel.mean(), len(x), len(y), sorted(set(groups))
+    s10 = s01 = s11 = 0.0
+    sizes = []
+    for name in names:
+        mine, other = (
+            kernel.mean(1)[groups[labels] == name],
+            kernel.mean(0)[groups[~labels] == name],
+        )
+        won, lost = mine.sum() - len(mine) * area, other.sum() - len(other) * area
+        s10, s01, s11 = s10 + won**2, s01 + lost**2, s11 + won * lost
+        sizes.append((len(mine) > 0, len(other) > 0))
+    i10, i01 = np.sum(sizes, axis=0)
+    s10, s01 = s10 * i10 / ((i10 - 1) * m), s01 * i01 / ((i01 - 1) * n)
+    s11 *= len(names) / (len(names) - 1)
+    return area, s10 / m + s01 / n + 2 * s11 / (m * n), len(names)
+
+
+def grouped_rows(rng, groups=25, size=8, shared=1.0):
+    """Scores of which a part is each group's own; labels are mixed within groups."""
+    names = np.repeat([f"g{i}" for i in range(groups)], size)
+    labels = rng.random(groups * size) < 0.5
+    own = np.repeat(rng.normal(0, shared, groups), size)
+    return labels + own * np.where(labels, 1, -1) + rng.normal(0, 1, groups * size), labels, names
+
+
+def test_grouped_auroc_interval_is_obuchowskis_by_brute_force():
+    scores, labels, groups = grouped_rows(generator("groups"))
+    scores, labels[groups == "g3"] = scores.round(1), True  # ties, and a group with one class
+    area, interval = grouped_auroc_interval(scores, labels, groups)
+    judge, variance, count = brute_obuchowski(scores, labels, groups)
+    assert area == pytest.approx(judge)
+    half = stats.t.ppf(0.975, count - 1) * math.sqrt(variance) / (judge * (1 - judge))
+    logit = math.log(judge / (1 - judge))
+    expected = [1 / (1 + math.exp(-(logit - half))), 1 / (1 + math.exp(-(logit + half)))]
+    assert ends(interval) == pytest.approx(expected)
+    assert interval.over == "groups"
+
+
+def test_groups_of_one_row_are_delongs():
+    scores, labels, _ = grouped_rows(generator("singles"))
+    area, interval = grouped_auroc_interval(scores, labels, np.arange(len(scores)))
+    same, other = auroc_interval(scores[labels], scores[~labels])
+    assert area == pytest.approx(same)
+    assert ends(interval) == pytest.approx(ends(other), abs=1e-3)  # t instead of normal
+
+
+def test_grouped_auroc_interval_covers_where_rows_depend_on_each_other():
+    rng, truth = generator("grouped coverage"), stats.norm.cdf(1 / 2)
+    by_group, by_row = [], []
+    for _ in range(400):
+        scores, labels, groups = grouped_rows(rng)
+        by_group.append(overlaps(grouped_auroc_interval(scores, labels, groups)[1], truth))
+        by_row.append(overlaps(auroc_interval(scores[labels], scores[~labels])[1], truth))
+    assert 0.92 < np.mean(by_group) < 0.98
+    assert np.mean(by_row) < 0.85  # what it is there for
+
+
+def test_perfect_grouped_auroc_counts_groups():
+    labels, groups = np.tile([True, False], 40), np.repeat(np.arange(8), 10)
+    area, interval = grouped_auroc_interval(labels.astype(float), labels, groups)
+    assert (area, interval.high, interval.over) == (1.0, 1.0, "groups")
+    assert interval.low == pytest.approx(auroc_interval(np.arange(8) + 8, np.arange(8))[1].low)
+
+
+def test_too_few_groups_and_odd_lengths_are_refused():
+    labels = np.array([True, False, True, False])
+    with pytest.raises(InputError, match="two groups"):
+        grouped_auroc_interval(np.arange(4), labels, ["a", "a", "a", "b"])
+    with pytest.raises(InputError, match="one of each"):
+        grouped_auroc_interval(np.arange(4), labels, ["a", "b"])
 
 
 def test_numbers_are_shown_with_decimals_that_fit():

@@ -8,6 +8,7 @@ import torch
 import transformers
 from sklearn.metrics import roc_auc_score
 
+from terrarium.evidence.intervals import grouped_auroc_interval
 from terrarium.evidence.rows import Interval, Row, measured
 from terrarium.evidence.table import read_rows
 from terrarium.studies import own_checks, own_data, own_figures
@@ -57,10 +58,30 @@ def test_every_architecture_is_probed_at_every_layer(kind, command, tiny_models,
     for row in rows:
         assert row.status in ("ok", "undefined")
         assert row.status == "ok" or row.reason
-        assert row.interval is None or row.interval.over == "rows"
+        assert row.interval is None or row.interval.over in ("rows", "groups")
+        if row.interval is not None and row.factors.get("rows") == "all":
+            assert row.interval.over == "groups"
         assert row.unit != "proportion" or row.value is None or 0 <= row.value <= 1
     assert "Logistic regression reads the label at AUROC" in said.out
     assert "What can be read of statements.csv in" in (folder / "report.html").read_text("utf-8")
+
+
+def test_intervals_are_over_groups_where_the_file_names_them():
+    rng = np.random.default_rng(0)
+    labels, groups = np.tile([True, False], 30), np.repeat(np.arange(6), 10)
+    scores = rng.normal(size=60) + labels
+    row = own_data.auroc_row("auroc", scores, labels, groups=groups)
+    assert row.interval == grouped_auroc_interval(scores, labels, groups)[1]
+    assert "over the groups of rows" in own_figures.varied([row])
+    alone = own_data.auroc_row("auroc", scores, labels, groups=np.zeros(60))
+    plain = own_data.auroc_row("auroc", scores, labels)
+    assert alone.interval == plain.interval
+    assert plain.interval.over == "rows"
+    assert "independent" in own_figures.varied([plain])
+    apart = own_data.auroc_row("auroc", scores, labels, groups=labels)
+    assert apart.interval is None
+    assert apart.value == pytest.approx(plain.value)
+    assert "fewer than two groups" in apart.reason
 
 
 def test_what_is_said_is_what_transformers_says(command, foreign, tiny_models, table, tmp_path):

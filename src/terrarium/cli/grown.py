@@ -70,7 +70,8 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n\n  terrarium probe my-model statements.csv\n\n"
         "  terrarium probe my-model facts.jsonl --column statement=text --column label=true\n\n"
         "The file has one statement a row: columns statement and label (1 true, 0 false), and if "
-        "you like quirky_label, difficulty, split and group."
+        "you like quirky_label, difficulty, split and group. Rows of one group depend on each other: "
+        "they stay in one split, and intervals are over groups."
     )(probe)
     app.command(
         epilog="Examples:\n\n  terrarium detect my-model --trusted normal.csv --suspect new.csv\n\n"

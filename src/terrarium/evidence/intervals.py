@@ -6,7 +6,8 @@ model was measured, and says so in ``Interval.over``.
 Sources: Student (1908) for the mean; Efron and Tibshirani (1993), *An Introduction to the
 Bootstrap*, ch. 12.5 (percentile-t) and 14.3 (BCa); Clopper and Pearson (1934); Wilson (1927);
 Hanley and Lippman-Hand (1983) for the rule of three; DeLong et al. (1988) and Newcombe (2006),
-Statistics in Medicine 25, part 2, method 5, for the AUROC.
+Statistics in Medicine 25, part 2, method 5, for the AUROC; Obuchowski (1997), Biometrics
+53, for the AUROC of rows that come in groups.
 """
 
 from __future__ import annotations
@@ -228,17 +229,71 @@ def auroc_interval(
     check_level(level)
     high, low = finite_vector(positive, "AUROC", 2), finite_vector(negative, "AUROC", 2)
     m, n = len(high), len(low)
-    ranks = _midranks(np.concatenate([high, low]))
-    wins = (ranks[:m] - _midranks(high)) / n
-    losses = 1.0 - (ranks[m:] - _midranks(low)) / m
-    area = float(wins.mean())
+    area, wins, losses = _placements(high, low)
     z = normal_quantile(0.5 + level / 2)
     variance = float(wins.var(ddof=1) / m + losses.var(ddof=1) / n)
     if variance <= 1e-15 or not 0.0 < area < 1.0:
         return area, Interval(*_newcombe(area, m, n, z), level, over, "Newcombe method 5")
-    logit, half = math.log(area / (1 - area)), z * math.sqrt(variance) / (area * (1 - area))
-    ends = [1.0 / (1.0 + math.exp(-(logit + side * half))) for side in (-1.0, 1.0)]
-    return area, Interval(ends[0], ends[1], level, over, "DeLong, logit")
+    return area, Interval(*_on_logit_scale(area, variance, z), level, over, "DeLong, logit")
+
+
+def grouped_auroc_interval(
+    scores: ArrayLike, positive: ArrayLike, groups: ArrayLike, *, level: float = 0.95
+) -> tuple[float, Interval]:
+    """Return the AUROC of ``(n,)`` scores, and its interval where rows come in groups.
+
+    ``positive`` ``(n,)`` is true for the rows that should score high, ``groups`` ``(n,)`` names the
+    group of each: rows of one group may depend on each other, groups may not.  The variance is
+    Obuchowski's (1997, Biometrics 53, sec. 2), DeLong's where each row is a group of its own; the
+    interval is on the logit scale with Student's t for the number of groups less one.  At 0 or 1,
+    where that variance vanishes, it is Newcombe's method 5 with the groups of each class counted
+    in place of its rows.  Raises ``InputError`` for NaN, for lengths that differ and where fewer
+    than two groups hold rows of one of the two classes.
+    """
+    check_level(level)
+    values, labels = finite_vector(scores, "AUROC", 2), np.asarray(positive, dtype=bool)
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    if not len(values) == len(labels) == len(codes):
+        raise InputError(
+            f"AUROC: {len(values)} scores, {len(labels)} labels and {len(codes)} groups; "
+            "give one of each for every row."
+        )
+    above, below = (
+        np.bincount(codes[side], minlength=codes.max() + 1) for side in (labels, ~labels)
+    )
+    m_groups, n_groups = int((above > 0).sum()), int((below > 0).sum())
+    if min(m_groups, n_groups) < 2:
+        raise InputError("AUROC: an interval over groups needs two groups with rows of each class.")
+    area, wins, losses = _placements(values[labels], values[~labels])
+    z = normal_quantile(0.5 + level / 2)
+    total, m, n = len(above), int(labels.sum()), int((~labels).sum())
+    won = np.bincount(codes[labels], wins - area, total) / m
+    lost = np.bincount(codes[~labels], losses - area, total) / n
+    variance = float(
+        m_groups / (m_groups - 1) * (won**2).sum()
+        + n_groups / (n_groups - 1) * (lost**2).sum()
+        + 2 * total / (total - 1) * (won * lost).sum()
+    )
+    if variance <= 1e-15 or not 0.0 < area < 1.0:
+        method = "Newcombe method 5, groups"
+        return area, Interval(*_newcombe(area, m_groups, n_groups, z), level, "groups", method)
+    ends = _on_logit_scale(area, variance, t_quantile(0.5 + level / 2, total - 1))
+    return area, Interval(*ends, level, "groups", "Obuchowski, logit")
+
+
+def _placements(high: Floats, low: Floats) -> tuple[float, Floats, Floats]:
+    """Return the AUROC, and for each score the share of the other side that it agrees with."""
+    m, n = len(high), len(low)
+    ranks = _midranks(np.concatenate([high, low]))
+    wins = (ranks[:m] - _midranks(high)) / n
+    return float(wins.mean()), wins, 1.0 - (ranks[m:] - _midranks(low)) / m
+
+
+def _on_logit_scale(area: float, variance: float, quantile: float) -> tuple[float, float]:
+    logit, half = math.log(area / (1 - area)), quantile * math.sqrt(variance) / (area * (1 - area))
+    # A wide interval over few groups must not overflow.
+    low, high = (max(-700.0, min(700.0, logit + side * half)) for side in (-1.0, 1.0))
+    return 1.0 / (1.0 + math.exp(-low)), 1.0 / (1.0 + math.exp(-high))
 
 
 def _newcombe(area: float, m: int, n: int, z: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrarium.errors import InputError
-from terrarium.evidence.intervals import auroc_interval
+from terrarium.evidence.intervals import auroc_interval, grouped_auroc_interval
 from terrarium.evidence.rows import Factor, Interval, Row, measured
 from terrarium.instruments.metrics import auroc, optional
 from terrarium.randomness import generator
@@ -46,6 +46,11 @@ class SplitRows:
     def label(self) -> Mask:
         """The label, ``(n,)``."""
         return self.facts["truth"].astype(bool)
+
+    def groups(self, mask: Mask | None = None) -> NDArray[Any] | None:
+        """Return the group of each row (of ``mask``), None where the file has no groups."""
+        found = self.facts.get("group")
+        return found if found is None or mask is None else found[mask]
 
     def subsets(self, detailed: bool) -> dict[str, Mask]:
         """Return the rows to score apart, by name; ``detailed`` adds difficulty and groups."""
@@ -147,10 +152,13 @@ def auroc_row(
     labels: Mask,
     *,
     reason: str = "one of the two classes has no rows",
+    groups: NDArray[Any] | None = None,
     **factors: Factor,
 ) -> Row:
-    """Return an AUROC, with DeLong's interval over rows where each class has two.
+    """Return an AUROC with an interval over rows (DeLong), or over groups where rows have them.
 
+    ``groups`` ``(n,)`` names the group of each row.  Rows of a single group are judged by
+    themselves, as rows.  Where too little of a class is there for an interval, ``reason`` says so.
     Undefined, with ``reason``, where there are no scores or one class is missing.
     """
     n, ones = len(labels), int(labels.sum())
@@ -160,12 +168,25 @@ def auroc_row(
     if not np.isfinite(scores).all():
         reason = "some scores are not finite"
         return measured(metric, None, unit=unit, n=n, reason=reason, **factors)
-    interval: Interval | None = None
-    if min(ones, n - ones) > 1:
-        area, interval = auroc_interval(scores[labels], scores[~labels])
-    else:
-        area = optional(auroc(scores, labels)) or 0.0
-    return Row("", "", metric, unit, area, factors, interval, n)
+    area, interval, why = _area(scores, labels, groups)
+    return Row("", "", metric, unit, area, factors, interval, n, reason=why)
+
+
+def _area(
+    scores: NDArray[Any], labels: Mask, groups: NDArray[Any] | None
+) -> tuple[float, Interval | None, str]:
+    """Return AUROC and interval, or why there is no interval."""
+    names = 0 if groups is None else len(np.unique(groups))
+    if groups is not None and 1 < names < len(labels):
+        sides = (len(np.unique(groups[side])) for side in (labels, ~labels))
+        if min(sides) > 1:
+            return *grouped_auroc_interval(scores, labels, groups), ""
+        why = "no interval: fewer than two groups hold rows of one of the two classes"
+        return optional(auroc(scores, labels)) or 0.0, None, why
+    if min(labels.sum(), (~labels).sum()) > 1:
+        return *auroc_interval(scores[labels], scores[~labels]), ""
+    why = "no interval: one of the two classes has a single row"
+    return optional(auroc(scores, labels)) or 0.0, None, why
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
         f"their words alone at {told(words)}",
         caption="AUROC of the rows against trusted rows that no detector was fitted on. Layers are "
         "numbered by the blocks before the site; bands are 95 % intervals over the rows of this "
-        "one model (DeLong). Only what exceeds the input alone"
+        "one model (DeLong), which are taken to be independent. Only what exceeds the input alone"
         + (" and the harmless control" if several else "")
         + " speaks of the model.",
         facet="suspect" if several else None,
@@ -83,7 +83,7 @@ def _detectors(rows: Sequence[Row]) -> Figure | None:
         caption="AUROC of the rows against held-out trusted rows. The layer is set beforehand: "
         "no suspect row chose it. The log-odds detector sees all layers together; quantum entropy "
         "and spectral signature judge each row beside all others that they score. Rules are 95 % "
-        "intervals over the rows of this one model (DeLong).",
+        "intervals over the rows of this one model (DeLong), which are taken to be independent.",
         group="suspect" if len({r["suspect"] for r in drawn}) > 1 else None,
         references=CHANCE,
         domain=(0.0, 1.0),

@@ -127,7 +127,7 @@ def _kind_rows(fit: Fit, x: Array, kinds: Kinds, **factors: Any) -> Iterator[Row
         odd = np.arange(len(kinds.held) + len(suspect)) >= len(kinds.held)
         scores = None if isinstance(fit, str) else fit(x[np.r_[kinds.held, suspect]])
         shared = {"suspect": kind, **factors}
-        options = {"reason": fit} if isinstance(fit, str) else {}
+        options: dict[str, Any] = {"reason": fit} if isinstance(fit, str) else {}
         yield auroc_row("detector_auroc", scores, odd, **options, **shared)
         yield _recall_row(scores, odd, options.get("reason", ""), shared)
 

@@ -99,6 +99,16 @@ def told(record: Mapping[str, Any] | None) -> str:
     return shown(record["value"], Interval(record["low"], record["high"]))
 
 
+def varied(rows: Iterable[Row]) -> str:
+    """Return over what the intervals of these rows' AUROCs run, in words."""
+    if any(r.interval is not None and r.interval.over == "groups" for r in rows):
+        return (
+            "over the groups of rows of this one model (Obuchowski; rows of one group may depend "
+            "on each other)"
+        )
+    return "over the rows of this one model (DeLong), which are taken to be independent"
+
+
 def of_probe(found: Iterable[Record], probe: str, trained_on: str = "all") -> Record | None:
     """Return the record of a probe, if there is one."""
     chosen = (r for r in found if (r["probe"], r["trained_on"]) == (probe, trained_on))
@@ -131,7 +141,7 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
         f"{best['layer']}; the words alone give {words}",
         caption="AUROC for the label on test rows. Layers are numbered by the blocks before the "
         "site, and the one in the title was chosen on validation rows. Bands are 95 % intervals "
-        "over the rows of this one model (DeLong), those of shuffled labels over five shuffles. "
+        f"{varied(rows)}; those of shuffled labels are over five shuffles. "
         "What is said and the input alone have no layer and are drawn as level lines.",
         references=CHANCE,
     )
@@ -155,8 +165,8 @@ def _all_probes(rows: Sequence[Row]) -> Figure | None:
         drawn,
         title=f"Every probe and null on test rows{finding}{against}",
         caption="AUROC for the label. Each probe, and each null, at the layer that is best for it "
-        "on validation rows. Rules are 95 % intervals over the rows of this one model (DeLong), "
-        "that of shuffled labels over five shuffles.",
+        "on validation rows. Rules are 95 % intervals "
+        f"{varied(rows)}; that of shuffled labels is over five shuffles.",
         references=CHANCE,
         domain=(0.0, 1.0),
     )
@@ -181,7 +191,7 @@ def _disagree(rows: Sequence[Row]) -> Figure | None:
         caption="AUROC for the label on the test rows whose quirky label is the opposite: 1 is the "
         "label, 0 the quirky label. Probes were fitted on all training rows, with the label; the "
         "probe in the title is at the layer chosen on all validation rows. Bands are 95 % "
-        "intervals over rows.",
+        f"intervals {varied(rows)}.",
         references=CHANCE,
     )
 
@@ -206,7 +216,8 @@ def _difficulty(rows: Sequence[Row]) -> Figure | None:
         title=f"From easy rows to hard ones: {told(carried)}, against {told(whole)} for the probe "
         "fitted on all rows",
         caption="AUROC for the label on test rows; easy and hard are the quartiles of the file's "
-        "difficulty. Layers were chosen on validation rows. Rules are 95 % intervals over rows.",
+        "difficulty. Layers were chosen on validation rows. Rules are 95 % intervals "
+        f"{varied(rows)}.",
         references=CHANCE,
         domain=(0.0, 1.0),
     )
@@ -229,7 +240,7 @@ def _groups(rows: Sequence[Row]) -> Figure | None:
         title=f"By group, logistic regression is weakest on {worst['label']}: {told(worst)}",
         caption="AUROC for the label on the test rows of each group that has twenty of them or "
         "more (twenty largest groups), at the layer chosen on all validation rows. Rules are "
-        "95 % intervals over rows.",
+        "95 % intervals over the rows of the group (DeLong).",
         references=CHANCE,
         domain=(0.0, 1.0),
     )

@@ -1,7 +1,8 @@
 """`terrarium probe` and `terrarium detect`: the instruments on somebody's own model and data.
 
 Both are studies without hypotheses, so that rows, report, store and progress are those of every
-other study.  There is one model, so intervals are over rows of the test split and say so.
+other study.  There is one model, so intervals are over rows of the test split, or over the
+groups of these where the file names groups, and say so.
 """
 
 from __future__ import annotations

@@ -275,11 +275,13 @@ def score_rows(
     options = {"reason": reason} if reason else {}
     for name, mask in part.scored(probe in DETAILED).items():
         chosen = None if scores is None else scores[mask]
-        row = auroc_row("auroc", chosen, part.label[mask], **options, **shared)
+        row = auroc_row(
+            "auroc", chosen, part.label[mask], groups=part.groups(mask), **options, **shared
+        )
         yield row.with_factors(rows=name, against="label")
     if part.facts["disagree"].any():
         quirky = part.facts["rule_label"].astype(bool)
-        row = auroc_row("auroc", scores, quirky, **options, **shared)
+        row = auroc_row("auroc", scores, quirky, groups=part.groups(), **options, **shared)
         yield row.with_factors(rows="all", against="quirky label")
 
 
