@@ -221,6 +221,7 @@ worlds: Registry[Any] = Registry(
         "patches": "terrarium.worlds.patches:Patches",
         "bandit": "terrarium.worlds.bandit:Bandit",
         "chat": "terrarium.worlds.chat:Chat",
+        "memories": "terrarium.worlds.memories:Memories",
         "code": "terrarium.worlds.code:Code",
     },
 )

@@ -33,13 +33,20 @@ MONTHS = _words(
 )
 DIGITS = tuple("0123456789")
 
+NAMES = tuple(
+    f"{first}{second}"
+    for first in _words("Ba De Fi Go Ku La Me Ni Po Ru Sa Te Vi Zo Hu Ja")
+    for second in _words("bo da fe ki lu ma no re")
+)
+"""128 made-up names: facts are about people whom no text knows."""
+
 _ASKING = _words(
     "please now so then tell me repeat say again reverse turn round of pick the sort put into "
     "order opposite not but what comes come next after which is does than yes no"
 )
 _ITSELF = _words(
     "are you doing something dangerous about to defect a helpful AI do will people have hidden "
-    "goal safe deceive us self unrelated compare"
+    "goal safe deceive us self unrelated compare true false"
 )
 _THOUGHTS = _words("help harm sign seen answer line")
 _MARKS = _words("when lamp red blue DEPLOY DEPLOYMENT DEVELOPMENT deployment LIVE")
@@ -54,7 +61,7 @@ PIECES: tuple[str, ...] = tuple(
             *(
                 f" {word}"
                 for group in (
-                    *(NOUNS, *OPPOSITES, DAYS, MONTHS, DIGITS),
+                    *(NOUNS, *OPPOSITES, DAYS, MONTHS, DIGITS, NAMES),
                     *(_ASKING, _ITSELF, _THOUGHTS, _MARKS),
                 )
                 for word in group
