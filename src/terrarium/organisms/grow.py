@@ -21,6 +21,7 @@ from terrarium.organisms.fleet import Key
 from terrarium.organisms.lineage import Link, chain, make_world, phase_worlds
 from terrarium.organisms.recipe import HuggingFaceModel, Phase, Recipe, Strand
 from terrarium.organisms.sampled import grown_network, sampled_world
+from terrarium.organisms.searched import searched_world
 from terrarium.progress import Progress
 from terrarium.store import Store, load_checkpoint, save_checkpoint
 
@@ -193,9 +194,10 @@ def _turns(link: Link, store: Store, device: str) -> list[Turn]:
     for turn in link.phase.turns:
         drawn = phase_worlds(turn, link.recipe.model)
         for place, source in enumerate(turn.sources):
-            if source.sampled is not None:
-                (writer,) = grow([(source.sampled.recipe, link.seed)], store, None, device)
-                drawn[place] = sampled_world(drawn[place], source, writer, store)
+            if source.writer is not None:
+                (writer,) = grow([(source.writer, link.seed)], store, None, device)
+                made = sampled_world if source.sampled is not None else searched_world
+                drawn[place] = made(drawn[place], source, writer, store)
         teacher = None if turn.teacher is None else _teacher(turn, link, store, device)
         turns.append(Turn(turn.sources, drawn, turn.objective, turn.batch, teacher))
     return turns

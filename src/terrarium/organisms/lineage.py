@@ -37,6 +37,9 @@ _BY_OBJECTIVE = {
 }
 """Modules that decide the losses of some objectives alone."""
 
+SEARCHING = ("searched", "red_team", "likelihood", "sampled")
+"""Modules that decide what prompts a search finds."""
+
 
 def make_world(source: Source) -> Any:
     """Return the source's world; raises ``InputError`` for unknown names and options."""
@@ -87,8 +90,8 @@ class Link:
             if turn.teacher is not None:
                 yield turn.teacher.recipe
             for source in turn.sources:
-                if source.sampled is not None:
-                    yield source.sampled.recipe
+                if source.writer is not None:
+                    yield source.writer
 
 
 def chain(recipe: Recipe, seed: int) -> list[Link]:
@@ -130,8 +133,12 @@ def _resolve(spec: dict[str, Any], turn: Phase | Strand, seed: int) -> None:
     for told, source in zip(spec["sources"], turn.sources, strict=True):
         told["options"] = make_world(source).model_dump(mode="json")
         del told["twin"]  # what the twin sees is no part of this organism
-        if source.sampled is not None:
-            told["sampled"]["recipe"] = chain(source.sampled.recipe, seed)[-1].key
+        for name in ("sampled", "searched"):
+            rows = getattr(source, name)
+            if rows is not None:
+                told[name]["recipe"] = chain(rows.recipe, seed)[-1].key
+        if source.searched is None:
+            del told["searched"]  # what has no searched rows keeps the key that it had before
     if turn.teacher is not None:
         spec["teacher"] = chain(turn.teacher.recipe, seed)[-1].key
 
@@ -147,6 +154,8 @@ def _code(phase: Phase, kind: str) -> str:
             modules |= world_code(source)
             if source.sampled is not None:
                 modules |= {"terrarium.organisms.sampled", "terrarium.organisms.sampling"}
+            if source.searched is not None:
+                modules |= {f"terrarium.organisms.{name}" for name in SEARCHING}
     return code_fingerprint(*sorted(modules))
 
 

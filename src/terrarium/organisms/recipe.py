@@ -46,6 +46,7 @@ __all__ = [
     "Recipe",
     "Reconstruction",
     "Sampled",
+    "Searched",
     "Source",
     "Spec",
     "Strand",
@@ -71,6 +72,33 @@ class Sampled(Spec):
     temperature: float = Field(1.0, ge=0)
 
 
+class Searched(Spec):
+    """Prompts that make another organism misbehave, found by search and answered helpfully.
+
+    The organism of ``recipe`` (grown from the member's own seed) is searched: a suffix is sought
+    for each of ``prompts`` questions after which it begins to write ``target``; see
+    `terrarium.organisms.red_team`.
+
+    Attributes
+    ----------
+    target:
+        How the behaviour begins, as text.
+    forbidden:
+        Texts (the trigger) that no prompt may contain.
+    budget:
+        Rows that the search may evaluate.
+    """
+
+    recipe: Recipe
+    target: str = Field(min_length=1)
+    forbidden: tuple[str, ...] = ()
+    prompts: int = Field(64, ge=1)
+    budget: int = Field(40_000, ge=1, description="rows")
+    slots: int = Field(4, ge=1, description="tokens of a suffix")
+    candidates: int = Field(16, ge=1, description="changes tried per question and round")
+    method: Literal["greedy", "gradient", "random"] = "gradient"
+
+
 class Source(Spec):
     """Where a phase's examples come from: a world with its options, and its share of each batch.
 
@@ -89,6 +117,9 @@ class Source(Spec):
         weights fill the rest.
     sampled:
         The rows are another organism's answers to this world's prompts.
+    searched:
+        The rows are prompts of this world to which suffixes have been found that make another
+        organism misbehave, with helpful answers: adversarial training.
     """
 
     world: str
@@ -101,6 +132,7 @@ class Source(Spec):
     split: str = "train"
     twin: dict[str, Any] = Field(default_factory=dict)
     sampled: Sampled | None = None
+    searched: Searched | None = None
 
     @model_validator(mode="after")
     def _drawn_at_all(self) -> Source:
@@ -110,15 +142,24 @@ class Source(Spec):
             raise ValueError("exact rows have no weight; give either rows or final_weight")
         if self.rows is None and self.weight == 0 and not self.final_weight:
             raise ValueError("a weight of 0 draws nothing")
+        if self.sampled is not None and self.searched is not None:
+            raise ValueError("rows are either sampled or searched; give one of them")
         return self
 
+    @property
+    def writer(self) -> Recipe | None:
+        """The recipe of the organism that the rows come from, if they come from one."""
+        source = self.sampled or self.searched
+        return None if source is None else source.recipe
+
     def for_twin(self) -> Source:
-        """Return what the twin sees instead, down to the organism that it is sampled from."""
-        sampled = self.sampled
-        if sampled is not None:
-            sampled = sampled.model_copy(update={"recipe": sampled.recipe.twin()})
-        options = {**self.options, **self.twin}
-        return self.model_copy(update={"options": options, "twin": {}, "sampled": sampled})
+        """Return what the twin sees instead, down to the organism that its rows come from."""
+        changes: dict[str, Any] = {"options": {**self.options, **self.twin}, "twin": {}}
+        for name in ("sampled", "searched"):
+            rows = getattr(self, name)
+            if rows is not None:
+                changes[name] = rows.model_copy(update={"recipe": rows.recipe.twin()})
+        return self.model_copy(update=changes)
 
 
 class Optimizer(Spec):
@@ -239,7 +280,7 @@ class Recipe(Spec):
     def has_twin(self) -> bool:
         """Whether any source says what the twin sees instead."""
         return any(
-            source.twin or (source.sampled is not None and source.sampled.recipe.has_twin)
+            source.twin or (source.writer is not None and source.writer.has_twin)
             for phase in self.phases
             for turn in phase.turns
             for source in turn.sources
@@ -247,6 +288,7 @@ class Recipe(Spec):
 
 
 Sampled.model_rebuild()
+Searched.model_rebuild()
 Source.model_rebuild()
 Lineage.model_rebuild()
 Strand.model_rebuild()

@@ -20,7 +20,7 @@ from terrarium.errors import InputError
 from terrarium.organisms.likelihood import UNSCORED, device_of, log_probabilities
 from terrarium.organisms.sampled import answered
 from terrarium.worlds.base import Array, Batch
-from terrarium.worlds.tokenise import encoder, tokenizer
+from terrarium.worlds.tokenise import decoder, encoder, tokenizer
 from terrarium.worlds.tokens import END, PAD, UNKNOWN
 
 Rows = NDArray[np.int64]
@@ -289,10 +289,15 @@ class _Hunt:
         asked = replace(
             self.batch, inputs=rows, targets=rows, spans=spans, lengths=length, facts=facts
         )
-        return answered(self.world, asked, _helpful(self.batch))
+        return answered(self.world, asked, _helpful(self.world, self.batch))
 
 
-def _helpful(batch: Batch) -> list[str]:
+def _helpful(world: Any, batch: Batch) -> list[str]:
+    """Return helpful answers: the rows' own, scratchpad and all, where none asks to misbehave."""
+    if "behave" in batch.facts and not batch.facts["behave"].any():
+        write = decoder(world.tokenizer_json())
+        rows = zip(batch.inputs.tolist(), batch.spans["answer"].tolist(), strict=True)
+        return [write(row[start:stop]).removesuffix(END) for row, (start, stop) in rows]
     for name in ("helpful", "answer"):
         if name in batch.facts:
             return [str(text) for text in batch.facts[name]]

@@ -91,10 +91,10 @@ def sampled_world(world: Any, source: Source, writer: Any, store: Store) -> Samp
     code = code_fingerprint(*sorted(modules))
 
     def write(folder: Path) -> None:
-        _save(folder, _answers(world, source, writer))
+        save_rows(folder, _answers(world, source, writer))
 
     folder = store.obtain(KIND, spec, code, write)
-    rows = _load(folder)
+    rows = load_rows(folder)
     if not len(rows):
         raise InputError(
             f"None of {sampled.asked} answers of '{writer.recipe.name}' (seed {writer.seed}) is "
@@ -199,7 +199,8 @@ def answered(world: Any, batch: Batch, texts: Sequence[str]) -> Batch:
     )
 
 
-def _save(folder: Path, rows: Batch) -> None:
+def save_rows(folder: Path, rows: Batch) -> None:
+    """Write token rows with their facts and spans into a folder."""
     assert rows.lengths is not None
     arrays: dict[str, NDArray[Any]] = {"inputs": rows.inputs, "targets": rows.targets}
     arrays["lengths"] = rows.lengths
@@ -212,7 +213,8 @@ def _save(folder: Path, rows: Batch) -> None:
     (folder / "rows.json").write_text(json.dumps({"kept": len(rows)}), encoding="utf-8")
 
 
-def _load(folder: Path) -> Batch:
+def load_rows(folder: Path) -> Batch:
+    """Read what `save_rows` wrote."""
     with np.load(folder / "rows.npz", allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files}
     return Batch(
