@@ -136,7 +136,7 @@ def test_draws_at_the_ends_have_probability():
         assert draw(logits, torch.tensor([u], dtype=torch.float64), 1.0).item() == 1
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "qwen3", "gemma3_text"])
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("repeat", [1, 2])
 def test_a_folder_writes_the_same_with_and_without_cache(tiny_models, kind, lora, repeat):
@@ -151,6 +151,16 @@ def test_a_folder_writes_the_same_with_and_without_cache(tiny_models, kind, lora
     options = (TOKENS, uniforms, 1.0, 2, repeat)
     kept = generate(net, prompts, lengths, *options)
     assert torch.equal(kept, generate_plainly(net, prompts, lengths, *options))
+
+
+def test_windows_that_count_places_are_read_without_cache(tiny_models):
+    net = load_folder(tiny_models("gemma3_text"))
+    prompts, lengths, uniforms = asked(1, 6, 1, net.vocabulary)
+    assert sampling._caches(net, T + TOKENS)
+    net.model.config.sliding_window = T + TOKENS - 1
+    assert not sampling._caches(net, T + TOKENS)
+    expected = generate_plainly(net, prompts, lengths, TOKENS, uniforms)
+    assert torch.equal(generate(net, prompts, lengths, TOKENS, uniforms), expected)
 
 
 def test_prompts_and_texts():
