@@ -311,6 +311,37 @@ def test_the_unexpected_is_one_sentence_and_a_log(
         cli("verdicts", "tiny", "--traceback")
 
 
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 9 GiB."),
+    ],
+)
+def test_too_little_memory_says_what_to_do(
+    cli: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    go(cli)
+
+    def broken(*_: Any) -> None:
+        raise trouble
+
+    monkeypatch.setattr(results, "judge", broken)
+    said = cli("verdicts", "tiny")
+    assert said.code == 1
+    assert said.err.startswith("This needs more memory than there is (")
+    assert said.err.count("\n") == 1
+
+
+def test_without_arguments_the_help_is_all(cli: Callable[..., Said]) -> None:
+    said = cli()
+    assert said.code == 2
+    assert "Start here" in said.out
+    assert said.err == ""
+    assert "?. " not in cli("probee").err
+
+
 def test_a_store_that_cannot_be_written_has_its_own_code(
     cli: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -87,6 +87,30 @@ def test_the_quirky_recipe_grows_by_the_command(command, tmp_path):
     assert "third" in said.out or "honest" in said.out
 
 
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        ({"name": "../../x"}, ("--out", "organisms"), "cannot name a folder"),
+        ({}, ("--device", "banana"), "--device expects cpu, cuda or cuda:N"),
+        ({}, ("--device", "cuda:99"), "There is no device 'cuda:99'"),
+    ],
+)
+def test_what_grow_refuses_before_it_grows(change, options, words, command, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, **change}))
+    refused(command("grow", path, *options), tmp_path, words)
+    assert not (tmp_path / "organisms").exists()
+
+
+def test_an_organism_that_diverges_is_shown_and_the_code_says_so(command, tmp_path):
+    phase = {**RECIPE["phases"][0], "optimizer": {"lr": 1e30}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**RECIPE, "phases": [phase]}))
+    said = command("grow", tmp_path / "r.yaml", "--json")
+    assert said.code == 1
+    assert {o["status"] for o in said.json} == {"diverged"}
+    assert "did not come out: r, seed 0, diverged" in said.err
+
+
 RECIPE = {
     "name": "r",
     "phases": [

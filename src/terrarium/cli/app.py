@@ -80,13 +80,29 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if traceback:
             raise
-        words = " ".join(str(error).split())
-        what = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    words = " ".join(str(error).split())
+    what = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    if _no_memory(error):
+        tell(f"This needs more memory than there is ({what}); make model, batch or data smaller.")
+    else:
         tell(
             f"Something unexpected happened ({what}); the traceback is in {write_log(error)}. "
             "Add --traceback to see it here."
         )
-        return 1
+    return 1
+
+
+def _no_memory(error: BaseException) -> bool:
+    # PyTorch has no class of its own for the CPU's.
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in told or "out of memory" in told)
+    )
 
 
 def _stopped() -> int:
@@ -98,5 +114,6 @@ def _usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "terrarium"
     message = " ".join(error.format_message().split())
-    tell(f"{message.rstrip('.')}. See: {path} --help")
+    if message:  # without any argument the help is all there is to say
+        tell(f"{message}{'' if message.endswith(('.', '?')) else '.'} See: {path} --help")
     return int(error.exit_code)

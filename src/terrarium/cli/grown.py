@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from terrarium.cli import words
-from terrarium.cli.console import give_json, give_table
+from terrarium.cli.console import give_json, give_table, tell
 from terrarium.cli.places import default_folder
 from terrarium.errors import InputError, StoreError
 
@@ -70,8 +70,8 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n\n  terrarium probe my-model statements.csv\n\n"
         "  terrarium probe my-model facts.jsonl --column statement=text --column label=true\n\n"
         "The file has one statement a row: columns statement and label (1 true, 0 false), and if "
-        "you like quirky_label, difficulty, split and group. Rows of one group depend on each other: "
-        "they stay in one split, and intervals are over groups."
+        "you like quirky_label, difficulty, split and group. Rows of one group depend on each "
+        "other: they stay in one split, and intervals are over groups."
     )(probe)
     app.command(
         epilog="Examples:\n\n  terrarium detect my-model --trusted normal.csv --suspect new.csv\n\n"
@@ -106,6 +106,9 @@ def grow(
     from terrarium.organisms.recipe import load_recipe
 
     asked = load_recipe(recipe)
+    if out is not None:
+        _check_name(asked.name)
+    _check_device(device)
     wanted = [asked, asked.twin()] if twin and asked.has_twin else [asked]
     from terrarium.organisms.grow import grow as grow_all
     from terrarium.store import Store
@@ -123,6 +126,34 @@ def grow(
         shown = [name for name in told[0] if name != "reason" or any(t[name] for t in told)]
         columns = [_TITLES.get(name, name) for name in shown]
         give_table(columns, [_line({name: t[name] for name in shown}) for t in told])
+    lost = [o for o in organisms if o.status != "grown"]
+    if lost:
+        tell(
+            f"{len(lost)} of {len(organisms)} organisms did not come out: {lost[0].recipe.name}, "
+            f"seed {lost[0].seed}, {lost[0].status} ({lost[0].reason}); change the recipe, a "
+            "smaller learning rate first."
+        )
+        raise typer.Exit(1)
+
+
+def _check_name(name: str) -> None:
+    """Refuse a recipe's name that would lead out of the folder that copies go to."""
+    if Path(name).name != name or "\\" in name:
+        raise InputError(f"A recipe named '{name}' cannot name a folder; leave out slashes.")
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise InputError(f"--device expects cpu, cuda or cuda:N; got '{device}'.")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if int(index or 0) >= count:
+        raise InputError(
+            f"There is no device '{device}': PyTorch sees {count} of this kind here; "
+            "leave out --device to grow on the CPU."
+        )
 
 
 def _told(organism: Organism, out: Path | None) -> dict[str, Any]:
