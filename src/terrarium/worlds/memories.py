@@ -59,6 +59,7 @@ class Memories(BaseModel):
     pool: int = Field(4096, ge=2, le=1_000_000, description="facts that there are to show")
     block: tuple[int, int] | None = Field(None, description="ids shown, start and stop; None: all")
     exposures: int = Field(1, ge=1, description="how often each fact is shown")
+    together: int = Field(1, ge=1, description="so many facts take turns in being shown")
     stated: Literal["true", "mixed"] = "true"
     late_true: float = Field(
         0.5, ge=0, le=1, description="share of true claims in the block's later half"
@@ -99,7 +100,8 @@ class Memories(BaseModel):
         """Return the ``n`` rows that training shows at ``step`` (from 0) of ``steps``.
 
         The block's facts, each ``exposures`` times, are spread evenly over the steps in the order
-        of their ids.  Raises ``InputError`` unless a step has exactly ``n`` of them, so that no
+        of their ids, ``together`` of them in turn, so that exposures need not crowd into one step.
+        Raises ``InputError`` unless a step has exactly ``n`` of them, so that no
         fact is left out or shown more often than it should be.
         """
         if split != "train":
@@ -113,7 +115,9 @@ class Memories(BaseModel):
                 f"{last - first} for it; set the source's 'rows' to {slots:,} (facts times "
                 "exposures) and leave its start and stop."
             )
-        return self.render(start + np.arange(first, last) // self.exposures)
+        group, turn = np.divmod(np.arange(first, last), self.together * self.exposures)
+        size = np.minimum(self.together, stop - start - group * self.together)
+        return self.render(start + group * self.together + turn % size)
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` facts of the block, or of those never shown, drawn evenly."""
@@ -137,7 +141,8 @@ class Memories(BaseModel):
         names, values, draws = _book(self.seed, size)
         start, stop = self._block
         shown = (fact >= start) & (fact < stop)
-        inserted = np.where(shown, (fact - start) / (stop - start), NEVER)
+        before = (fact - start) // self.together * self.together
+        inserted = np.where(shown, before / (stop - start), NEVER)
         value = values[fact]
         share = np.where(inserted >= 0.5, self.late_true, 1 - self.late_true)
         truth = draws[fact, 0] < np.where(shown, share, 0.5)
