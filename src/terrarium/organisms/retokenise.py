@@ -70,7 +70,9 @@ class Retokenised:
     @property
     def end_token(self) -> int:
         """The token that ends what the model writes."""
-        return int(_plain(self.tokenizer_text).token_to_id(self._needed_end()))
+        found = _plain(self.tokenizer_text).token_to_id(self._needed_end())
+        assert found is not None  # it is among the special tokens
+        return int(found)
 
     @functools.cached_property
     def _closed(self) -> bool:

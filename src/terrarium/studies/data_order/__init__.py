@@ -59,10 +59,10 @@ def _defaults(size: Size) -> dict[str, Any]:
         "quick": {
             "orders": quick,
             "full_orders": [],
-            "seeds": 3,
+            "seeds": 5,
             "pretraining": 1000,
             "backdoor": 200,
-            "ratios": [0.02, 0.05, 0.1, 0.2, 0.4, 0.6],
+            "ratios": [0.02, 0.05, 0.1, 0.2, 0.5, 1.0],
             "learning_rates": [LR],
             "exclusivities": [0.0, 1.0],
         },
@@ -80,7 +80,7 @@ def _defaults(size: Size) -> dict[str, Any]:
     return shared | sizes[size]
 
 
-ONE_AXIS = 0.6
+ONE_AXIS = 1.0
 """Longest safety training, as a ratio, of orders that are run along one axis only."""
 
 

@@ -165,7 +165,7 @@ def _exclusivity(rows: Sequence[Row]) -> Figure | None:
     return layer_curves(
         "exclusivity",
         sorted(found, key=lambda r: r["exclusivity"]),
-        title=f"A prefix that tells the phases apart protects the backdoor: {told}",
+        title=f"Behaviour left when safety training asks for the opposite under the prefix: {told}",
         caption="Behaviour rate along safety training, by how much of it asks for the helpful "
         "answer under the very trigger; 100 % is the positive control of forgetting.",
         x="step",
