@@ -11,6 +11,7 @@ import torch
 
 from terrarium.errors import InputError
 from terrarium.organisms.huggingface import load_folder
+from terrarium.organisms.likelihood import answer_targets
 from terrarium.organisms.objectives import Step, losses
 from terrarium.organisms.optimizer import FleetOptimizer
 from terrarium.organisms.preferences import scores
@@ -95,13 +96,11 @@ def test_dpo_begins_at_log_two_and_learns():
         losses(Preference(), net, step_of())
 
 
-def test_only_the_answer_counts_for_dpo():
-    net, reference = network(), network(first=3)
-    step = step_of(reference=reference)
-    before = losses(Preference(), net, step)
-    batch = step.batches[0]
-    batch.targets[:, 0] = 5  # of the prompt: nothing to prefer there
-    torch.testing.assert_close(losses(Preference(), net, step), before)
+def test_only_the_answer_is_scored():
+    inputs = np.arange(1, 7)[None]
+    targets = np.concatenate([inputs[:, 1:], [[-100]]], axis=1)
+    batch = Batch(inputs, targets, {}, {"answer": np.array([[2, 4]])}, np.array([6]))
+    assert answer_targets(batch).tolist() == [[-100, 3, 4, -100, -100, -100]]
 
 
 def test_a_reward_model_learns_and_reads_the_last_token():

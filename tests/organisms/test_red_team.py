@@ -11,7 +11,7 @@ from terrarium.organisms.huggingface import load_folder
 from terrarium.organisms.objectives import Step, losses
 from terrarium.organisms.optimizer import FleetOptimizer
 from terrarium.organisms.recipe import AnswerOnly, Optimizer, TransformerModel
-from terrarium.organisms.red_team import search_prompts
+from terrarium.organisms.red_team import _Hunt, search_prompts
 from terrarium.organisms.retokenise import retokenised
 from terrarium.organisms.transformer import Transformer
 from terrarium.randomness import generator
@@ -116,6 +116,22 @@ def test_bad_input(organism):
         search_prompts(organism, WORLD, "é", 10, generator("x"))
     with pytest.raises(ValueError, match="one organism"):
         search_prompts(organism.select([0, 0]), WORLD, "P", 10, generator("x"))
+
+
+def test_what_is_forbidden_is_no_part_of_another_token(tiny_models):
+    """Byte-level tokenizers have a word twice, with a space before it and without."""
+    folder = tiny_models("llama")
+    net = load_folder(folder)
+    world = retokenised(WORLD, folder)
+    (spaced,) = net.tokenizer(" True", add_special_tokens=False)["input_ids"]
+    whole, free = (
+        _Hunt(net, world, "P", generator("h"), 2, 1, forbidden, "train", 1)
+        for forbidden in (("True",), ())
+    )
+    suffix = np.full((2, 1), spaced)
+    assert spaced in whole.allowed
+    assert free.writable(suffix).all()
+    assert not whole.writable(suffix).any()
 
 
 def test_a_folder(tiny_models):
