@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+from terrarium.evidence.rows import measured
 from terrarium.pages.assets import chart_library, static_chart
 from terrarium.pages.report import duration, render_report
 from terrarium.pages.view import csv_text, plain, setting, strip, table
@@ -182,6 +183,27 @@ def test_strip_places_numbers_on_the_axis() -> None:
     assert drawn["interval"] == (64.0, 176.0)
     assert drawn["region"] == (120.0, 232.0)
     assert strip([], low=0.5) is None
+
+
+def test_bars_that_stand_close_share_a_label() -> None:
+    drawn = strip([-0.2, 1.2], low=0.45, high=0.55)
+    assert drawn is not None
+    assert [text for _, text, _ in drawn["ticks"]][2:] == ["0.45–0.55"]
+    apart = strip([0.3, 0.7], low=0.4, high=0.6, ends=(0.3, 0.7))
+    assert apart is not None
+    assert [text for _, text, _ in apart["ticks"]][2:] == ["0.4", "0.6"]
+
+
+def test_a_finding_names_what_the_number_is(outline: Outline) -> None:
+    assert re.search(r"\] auroc [^;]*, over 5 seeds; predicted > ", said(outline))
+
+
+def test_many_rows_without_value_are_folded(planted: ModuleType) -> None:
+    lost = [measured("auroc", None, unit="", n=0, layer=i, reason="no rows") for i in range(11)]
+    for rows, folds in ((lost[:10], 0), (lost, 1)):
+        html = render_report(planted.study(), rows, [], [], [])
+        assert html.count("<summary>Which, and why") == folds
+        assert "no rows" in html
 
 
 def test_equal_values_have_an_axis_too() -> None:

@@ -77,8 +77,11 @@ def _ticks(
 ) -> list[tuple[float, str, str]]:
     ticks = [(_LEFT, f"{start:.3g}", "start"), (_RIGHT, f"{end:.3g}", "end")]
     # A bar's number stands between the ends where there is room for it.
-    ticks += [(at(b), f"{b:.3g}", "middle") for b in bars if 45 < at(b) < 195]
-    return ticks
+    inner = sorted(b for b in bars if 45 < at(b) < 195)
+    if len(inner) > 1 and at(inner[-1]) - at(inner[0]) < 30:
+        between = (at(inner[0]) + at(inner[-1])) / 2
+        return [*ticks, (between, f"{inner[0]:.3g}–{inner[-1]:.3g}", "middle")]
+    return [*ticks, *((at(b), f"{b:.3g}", "middle") for b in inner)]
 
 
 def verdict_view(verdict: Verdict, hypothesis: Hypothesis | None) -> dict[str, Any]:
@@ -106,7 +109,9 @@ def _finding(finding: Finding, prediction: Prediction | None) -> dict[str, Any]:
     if finding.estimate is not None:
         found = shown(finding.estimate, finding.interval, finding.unit)
     of = f"{finding.n} of {finding.seeds}" if finding.missing else f"{finding.n}"
-    note = f"over {of} seed{'' if finding.seeds == 1 else 's'}; predicted {finding.predicted}"
+    what = finding.prediction.removesuffix(finding.predicted).removeprefix("mean over seeds of ")
+    note = f"{what.strip()}, over {of} seed{'' if finding.seeds == 1 else 's'}; "
+    note += f"predicted {finding.predicted}"
     if finding.p_adjusted is not None:
         note += f"; {_p(finding.p_adjusted)} after Holm"
     interval = finding.interval
