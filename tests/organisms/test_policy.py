@@ -148,6 +148,10 @@ def test_only_what_was_written_is_scored():
         ]
     ]
     assert rollout.lengths.tolist() == [[5, 4, 5, 4]]
+    inputs, lengths = rollout.closed()
+    assert inputs[0, :, :5].tolist() == rollout.inputs[0].tolist()
+    assert inputs[0, :, 5].tolist() == [0, 0, 2, 0], "what was cut off is closed for a model"
+    assert lengths.tolist() == [[5, 4, 6, 4]]
 
 
 # --- fleets, determinism, lengths ---------------------------------------------------------------

@@ -81,6 +81,19 @@ class _Rollout:
         targets.scatter_(2, at - 1, torch.where(written, drawn, UNSCORED))
         self.inputs, self.targets = whole[:, :, :longest], targets[:, :, :longest]
 
+    def closed(self) -> tuple[Tensor, Tensor]:
+        """Return inputs and lengths with the end put behind what was cut off.
+
+        A model of preferences has seen whole answers only; the judge too reads what is there.
+        """
+        if self.stop is None:
+            return self.inputs, self.lengths
+        inputs = torch.cat([self.inputs, torch.zeros_like(self.inputs[:, :, :1])], dim=2)
+        cut = ~(self.drawn == self.stop).any(dim=2)
+        at = self.lengths[..., None]
+        behind = torch.where(cut[..., None], self.stop, inputs.gather(2, at))
+        return inputs.scatter(2, at, behind), self.lengths + cut
+
 
 def _rollout(objective: PolicyGradient, network: Any, step: Step) -> _Rollout:
     """Draw the continuations; their random numbers hang on each member's own key."""
@@ -191,10 +204,11 @@ def _model_rewards(step: Step, rollout: _Rollout) -> Tensor:
             "The reward 'model' needs a model of preferences; name its recipe as the phase's "
             "'teacher'."
         )
+    inputs, lengths = rollout.closed()
     given = []
     for member, teacher in enumerate(step.teachers):
         part = slice(member, member + 1)
-        given.append(scores(teacher, rollout.inputs[part], rollout.lengths[part]))
+        given.append(scores(teacher, inputs[part], lengths[part]))
     return torch.cat(given)
 
 
