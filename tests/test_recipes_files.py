@@ -241,6 +241,10 @@ BAD_MODELS = {
     "truncated": (_cut, ("is truncated or no safetensors file",)),
     "no config": (lambda f: (f / "config.json").unlink(), ("holds no config.json",)),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), ("holds no weights",)),
+    "broken chat template": (
+        lambda f: (f / "chat_template.jinja").write_text("{{ broken"),
+        ("The chat template of", "--no-chat"),
+    ),
     "foreign code": (
         lambda f: _edit_config(f, model_type="mine", auto_map={"AutoModel": "m.M"}),
         ("terrarium never executes",),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 
 from terrarium.errors import InputError
@@ -81,14 +82,20 @@ class Reader:
         """Return the statements in the template, answered by the first or the second answer."""
         own = getattr(self.network.tokenizer, "model_max_length", None) or 10**9
         limit = min(int(own), self.network.context or 10**9)
-        return encode_statements(
-            texts,
-            self.network.tokenizer,
-            labels=None if answer is None else np.full(len(texts), answer),
-            template=self.spec["template"],
-            chat=self.spec["chat"],
-            max_tokens=limit if limit < 10**9 else None,
-        )
+        try:
+            return encode_statements(
+                texts,
+                self.network.tokenizer,
+                labels=None if answer is None else np.full(len(texts), answer),
+                template=self.spec["template"],
+                chat=self.spec["chat"],
+                max_tokens=limit if limit < 10**9 else None,
+            )
+        except TemplateError as error:
+            raise InputError(
+                f"The chat template of {self.spec['model']} cannot be used ({error}); mend it, or "
+                "ask without it by --no-chat."
+            ) from None
 
     def read(
         self, texts: Sequence[str], called: str, answer: int | None = None, says: bool = False
