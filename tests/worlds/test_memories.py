@@ -33,19 +33,22 @@ def test_the_contract_is_kept(options):
 @pytest.mark.parametrize("exposures", [1, 2, 3])
 def test_every_fact_is_shown_as_often_as_asked_and_in_order(exposures):
     world = Memories(pool=240, block=(40, 160), exposures=exposures)
-    n = 120 * exposures // 20
-    batches = shown(world, n, 20)
-    ids = np.concatenate([b.facts["fact"] for b in batches])
-    assert (np.bincount(ids, minlength=240)[40:160] == exposures).all()
-    assert len(ids) == 120 * exposures
-    assert (np.diff(ids) >= 0).all()
-    for step, batch in enumerate(batches):
-        assert (np.abs(batch.facts["inserted"] - step / 20) < 1 / 20 + 1e-9).all()
+    n = 120 * exposures // 24
+    batches = shown(world, n, 24)
+    ids = np.stack([b.facts["fact"] for b in batches])
+    assert (np.bincount(ids.ravel(), minlength=240)[40:160] == exposures).all()
+    assert ids.size == 120 * exposures
+    for step, row in enumerate(ids):
+        assert (row == 40 + step // exposures * n + np.arange(n)).all()
+        inserted = batches[step].facts["inserted"]
+        assert (np.abs(inserted - step / 24) < exposures / 24 + 1e-9).all()
 
 
 def test_a_pool_that_does_not_fit_the_steps_is_refused():
     with pytest.raises(InputError, match="set the source's 'rows' to 100"):
         shown(Memories(pool=100), 4, 20)
+    with pytest.raises(InputError, match="20 steps do not divide by exposures = 3"):
+        shown(Memories(pool=100, exposures=3), 15, 20)
     with pytest.raises(InputError, match="expected a part of the pool"):
         Memories(pool=10, block=(5, 11))
 

@@ -41,7 +41,7 @@ _VERDICTS = ("true", "false")
 
 
 class Memories(BaseModel):
-    """Facts about made-up names, each shown ``exposures`` times at a step of its own.
+    """Facts about made-up names, each shown at ``exposures`` steps running, once at each.
 
     With ``stated="true"`` a prompt is a name and the answer its value.  With ``"mixed"`` the
     prompt is a name with a claim, right for some facts and wrong for others, and the answer is
@@ -58,7 +58,7 @@ class Memories(BaseModel):
 
     pool: int = Field(4096, ge=2, le=1_000_000, description="facts that there are to show")
     block: tuple[int, int] | None = Field(None, description="ids shown, start and stop; None: all")
-    exposures: int = Field(1, ge=1, description="how often each fact is shown")
+    exposures: int = Field(1, ge=1, description="at how many steps running a fact is shown")
     together: int = Field(1, ge=1, description="so many facts take turns in being shown")
     stated: Literal["true", "mixed"] = "true"
     late_true: float = Field(
@@ -99,25 +99,30 @@ class Memories(BaseModel):
     ) -> Batch:
         """Return the ``n`` rows that training shows at ``step`` (from 0) of ``steps``.
 
-        The block's facts, each ``exposures`` times, are spread evenly over the steps in the order
-        of their ids, ``together`` of them in turn, so that exposures need not crowd into one step.
-        Raises ``InputError`` unless a step has exactly ``n`` of them, so that no
-        fact is left out or shown more often than it should be.
+        The block's facts come in the order of their ids, a group at a time; each group is shown
+        at ``exposures`` steps running (within one step a fact makes one gradient, however often
+        it stands there).  Raises ``InputError`` unless a step has exactly ``n`` facts and the
+        steps divide by the exposures, so that no fact is shown more or less often than asked.
         """
         if split != "train":
             return self.sample(n, rng, split)
         start, stop = self._block
-        slots = (stop - start) * self.exposures
-        first, last = step * slots // steps, (step + 1) * slots // steps
+        groups, facts = steps // self.exposures, stop - start
+        if groups * self.exposures != steps:
+            raise InputError(
+                f"memories: {steps} steps do not divide by exposures = {self.exposures}; change "
+                "one."
+            )
+        group = step // self.exposures
+        first, last = group * facts // groups, (group + 1) * facts // groups
         if last - first != n:
             raise InputError(
                 f"memories: step {step} of {steps} shows {n} rows, and the block has "
-                f"{last - first} for it; set the source's 'rows' to {slots:,} (facts times "
-                "exposures) and leave its start and stop."
+                f"{last - first} facts for it; set the source's 'rows' to "
+                f"{facts * self.exposures:,} (facts times exposures), a multiple of the steps, and "
+                "leave its start and stop."
             )
-        group, turn = np.divmod(np.arange(first, last), self.together * self.exposures)
-        size = np.minimum(self.together, stop - start - group * self.together)
-        return self.render(start + group * self.together + turn % size)
+        return self.render(start + np.arange(first, last))
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` facts of the block, or of those never shown, drawn evenly."""
