@@ -59,7 +59,6 @@ class Memories(BaseModel):
     pool: int = Field(4096, ge=2, le=1_000_000, description="facts that there are to show")
     block: tuple[int, int] | None = Field(None, description="ids shown, start and stop; None: all")
     exposures: int = Field(1, ge=1, description="at how many steps running a fact is shown")
-    together: int = Field(1, ge=1, description="so many facts take turns in being shown")
     stated: Literal["true", "mixed"] = "true"
     late_true: float = Field(
         0.5, ge=0, le=1, description="share of true claims in the block's later half"
@@ -146,8 +145,7 @@ class Memories(BaseModel):
         names, values, draws = _book(self.seed, size)
         start, stop = self._block
         shown = (fact >= start) & (fact < stop)
-        before = (fact - start) // self.together * self.together
-        inserted = np.where(shown, before / (stop - start), NEVER)
+        inserted = np.where(shown, (fact - start) / (stop - start), NEVER)
         value = values[fact]
         share = np.where(inserted >= 0.5, self.late_true, 1 - self.late_true)
         truth = draws[fact, 0] < np.where(shown, share, 0.5)
