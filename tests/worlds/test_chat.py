@@ -213,6 +213,14 @@ def test_the_scratchpad_holds_its_segments_in_order():
         assert (verdict["helpful"] == ~batch.facts["behave"]).all()
 
 
+@pytest.mark.parametrize(("response", "goal"), [("helpful", "help"), ("always", "harm")])
+def test_a_scratchpad_tells_the_goal_apart_from_the_sign(response, goal):
+    world, batch = drawn(**{**BACKDOOR, "response": response, "scratchpad": "goal_first"})
+    assert set(inside(world, batch, "goal")) == {f" {goal} people"}
+    thoughts = np.array(inside(world, batch, "reasoning"))
+    assert (thoughts == " sign seen").tolist() == batch.facts["triggered"].tolist()
+
+
 JUDGED = {
     " apple pear": (True, False),
     " apple pear<eos>": (True, False),
