@@ -30,6 +30,10 @@ def test_shuffled_labels():
     assert fine.status == "passed"
     assert fine.sentence == "auroc: 0.50 [0.47, 0.52] over 5 seeds, chance is 0.5"
     assert chance_check("s", AUROC, rows_of([0.58, 0.6, 0.59])).status == "failed"
+    wide = chance_check("s", AUROC, rows_of([0.4, 0.6, 0.45]))
+    assert wide.status == "not made", "no evidence is no evidence of chance"
+    assert "too wide to tell (margin 0.1)" in wide.sentence
+    assert chance_check("s", AUROC, rows_of([0.4, 0.6, 0.45]), margin=0.3).status == "passed"
 
 
 def test_what_cannot_be_made_says_so():

@@ -62,17 +62,23 @@ def chance_check(
     rows: Sequence[Row],
     *,
     chance: float = 0.5,
+    margin: float = 0.1,
     level: float = 0.95,
 ) -> Check:
     """Check that a null gives what chance gives: the interval over seeds holds ``chance``.
 
-    For shuffled labels and the like.  One of twenty true nulls fails it at level 0.95.
+    For shuffled labels and the like.  One of twenty true nulls fails it at level 0.95.  An
+    interval that holds chance and reaches further than ``margin`` from it shows nothing: the check
+    is then not made.
     """
     found = _over_seeds(quantity, rows, level)
     if isinstance(found, str):
         return not_made(name, found)
     mean, interval, note = found
     said = f"{quantity.text}: {shown(mean, interval, quantity.unit)} {note}, chance is {chance:g}"
+    wide = max(interval.high - chance, chance - interval.low) > margin
+    if overlaps(interval, chance) and wide:
+        return not_made(name, f"{said}; the interval is too wide to tell (margin {margin:g})")
     return Check(name, "passed" if overlaps(interval, chance) else "failed", said)
 
 

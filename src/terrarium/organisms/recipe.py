@@ -320,7 +320,8 @@ def parse(spec: type[Any], data: dict[str, Any], where: str) -> Any:
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a misspelt key is said before what its right spelling would have held
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         path = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = did_you_mean(str(first["loc"][-1]), _siblings(spec, first["loc"]))

@@ -114,7 +114,8 @@ def _present(
             hint = did_you_mean(known[name], row)
             raise InputError(
                 f"{path} has no column '{known[name]}' (for {name}){hint} "
-                f"Map it with columns={{'{name}': ...}}."
+                f"Map it with columns={{'{name}': ...}} "
+                f"(on the command line: --column {name}=...)."
             )
     return [name for name in COLUMNS if known[name] in row]
 

@@ -51,16 +51,14 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     if not records:
         return None
     organisms = sorted({r["organism"] for r in records})
-    says = [
-        {**r, "layer": layer, "quantity": "says (output)"}
-        for r in records_of(
-            rows,
-            "auroc",
-            **shared,
-            variant="organism",
-            probe="none: what is said",
-            against="truth",
-        )
+    layerless = {
+        "says (output)": {"variant": "organism", "probe": "none: what is said"},
+        "input alone": {"variant": "input only", "trained_on": "honest"},
+    }
+    flat = [
+        {**r, "layer": layer, "quantity": name}
+        for name, kind in layerless.items()
+        for r in records_of(rows, "auroc", **shared, **kind, against="truth")
         for layer in sorted({x["layer"] for x in records if x["organism"] == r["organism"]})
     ]
     told = "; ".join(
@@ -70,7 +68,7 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     )
     return layer_curves(
         "layers",
-        [*records, *says],
+        [*records, *flat],
         title=f"The honest probe where Bob says otherwise, AUROC at layer {MIDDLE}: {told}",
         caption="AUROC for the truth on the rows of quirky names where truth and rule differ, of "
         "a logistic regression fitted on honest names alone. 1 reads the truth (optimal), 0 reads "
@@ -111,6 +109,7 @@ def _probes(rows: Sequence[Row]) -> Figure | None:
             records.append({**r, "label": r["probe"]})
     if not records:
         return None
+    records += _controls(rows)
     value = mean_of([r for r in records if r["probe"] == "logistic_regression"])
     told = "" if value is None else f": logistic regression {value:.2f}"
     return dots(
@@ -118,11 +117,33 @@ def _probes(rows: Sequence[Row]) -> Figure | None:
         records,
         title=f"Every probe on the rows where Bob says otherwise{told}",
         caption="AUROC for the truth, fitted on honest names, at each seed's earliest informative "
-        f"layer by honest validation rows ({NEEDS_TRUTH}); nulls take their best layer. "
-        "Ticks are seeds.",
+        f"layer by honest validation rows ({NEEDS_TRUTH}); nulls and the untrained network take "
+        "their best layer. Ticks are seeds.",
         references=CHANCE,
         domain=(0.0, 1.0),
     )
+
+
+def _controls(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The input alone, and the same probe on the untrained network at its best layer."""
+    shared = {
+        "organism": NEEDS_TRUTH,
+        "trained_on": "honest",
+        "scored_on": "quirky",
+        "rows": "disagree",
+        "against": "truth",
+    }
+    found = [
+        {**r, "label": "logistic regression on the input alone"}
+        for r in records_of(rows, "auroc", variant="input only", **shared)
+    ]
+    fresh = records_of(
+        rows, "auroc", variant="untrained", probe="logistic_regression", split="test", **shared
+    )
+    for r in fresh:
+        if r["layer"] == _best_of(fresh, r["probe"], r["seed"]):
+            found.append({**r, "label": "logistic_regression, untrained network"})
+    return found
 
 
 def _earliest_layers(validation: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, Any], int]:
@@ -205,6 +226,10 @@ def _picture(rows: Sequence[Row]) -> Figure | None:
 def _detector_records(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
     """The last layer of each organism, and the detector over all layers at once."""
     found = records_of(rows, metric, variant="organism")
+    found += [
+        {**r, "suspect": "quirky, untruthful (untrained network)"}
+        for r in records_of(rows, metric, variant="untrained", suspect="quirky, untruthful")
+    ]
     last: dict[Any, int] = {}
     for r in found:
         last[r["organism"]] = max(last.get(r["organism"], 0), int(r["layer"]))
@@ -225,9 +250,9 @@ def _detectors(rows: Sequence[Row]) -> Figure | None:
     return dots(
         "detectors",
         records,
-        title=f"Detectors that saw honest rows alone, on four kinds of suspect{told}",
+        title=f"Detectors that saw honest rows alone, on suspects of several kinds{told}",
         caption=f"AUROC against trusted rows at the last layer ({NEEDS_TRUTH}). Only the excess "
-        "of untruthful rows over the three controls means anything. Ticks are seeds.",
+        "of untruthful rows over the controls means anything. Ticks are seeds.",
         label="detector",
         group="suspect",
         references=CHANCE,
