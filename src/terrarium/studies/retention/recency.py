@@ -56,7 +56,7 @@ def recency_rows(network: Any, facts: Asked, seed: int, /, **factors: Any) -> li
     rows = []
     for name in ("time", "shuffled labels"):
         told = factors | {"probe": name}
-        rows += _time_rows(x, layers, late, batch, seed, told)
+        rows += time_rows(x, layers, late, batch, seed, told)
     return rows
 
 
@@ -66,12 +66,16 @@ def recency_baseline_rows(plan: Plan, facts: Asked, seed: int, **factors: Any) -
     x = plan.world(0).input_features(batch)[None].astype(np.float32)
     x = x[:, :, x[0].any(axis=0)]
     told = factors | {"probe": "input only"}
-    return _time_rows(x, [0], facts.late[facts.shown], batch, seed, told)
+    return time_rows(x, [0], facts.late[facts.shown], batch, seed, told)
 
 
-def _time_rows(
+def time_rows(
     x: Floats, layers: list[int], late: Bools, batch: Batch, seed: int, told: dict[str, Any]
 ) -> list[Row]:
+    """Return AUROCs for ``late`` ``(n,)`` from activations ``(site, n, d)``, by layer and split.
+
+    ``told`` holds the factors; its ``probe`` may be ``"shuffled labels"``.
+    """
     part = part_of(batch.facts["fact"], seed)
     train = part == "train"
     labels = late[train]

