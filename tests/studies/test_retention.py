@@ -52,6 +52,7 @@ from terrarium.studies.retention.recency import (
 from terrarium.studies.retention.recipes import (
     CONFOUNDED,
     COUNTERBALANCED,
+    FOR_TIME,
     NEVER_SHOWN,
     TENTHS,
     Plan,
@@ -322,6 +323,8 @@ def test_a_probe_trained_on_confounded_claims_reads_what_is_there(
         for kind in CONFOUNDED:
             assert found["truth_auroc", kind] > 0.93
             assert found["time_auroc", kind] == pytest.approx(0.5, abs=0.12)
+    beside = value_of(rows, "time_auroc", trained_on=FOR_TIME, split="test")
+    assert beside > 0.95 if reads_time else beside == pytest.approx(0.5, abs=0.12)
     own = [r for r in rows if r.metric == "own_auroc"]
     assert {r.factors["split"] for r in own} == {"validation"}
 

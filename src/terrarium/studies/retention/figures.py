@@ -18,6 +18,7 @@ from terrarium.studies.retention.recipes import (
     BEFORE,
     CONFOUNDED,
     COUNTERBALANCED,
+    FOR_TIME,
     NEVER_SHOWN,
     TENTHS,
 )
@@ -170,21 +171,24 @@ def _log_odds(rows: Sequence[Row]) -> Figure | None:
     )
 
 
-PROBES = {
-    "recency probe": {"probe": "time", "network": "trained", "elapsed": 0},
-    "shuffled labels": {"probe": "shuffled labels", "network": "trained", "elapsed": 0},
-    "untrained network": {"probe": "time", "network": "untrained", "step": 0},
+_END: dict[str, Any] = {"phase": BEFORE, "elapsed": 0, "network": "trained"}
+_LATER: dict[str, Any] = {"phase": "backdoor", "network": "trained"}
+
+PROBES: dict[str, tuple[str, dict[str, Any]]] = {
+    "recency probe": (AFTER, {"probe": "time", **_END}),
+    "shuffled labels": (AFTER, {"probe": "shuffled labels", **_END}),
+    "untrained network": (AFTER, {"probe": "time", "network": "untrained", "step": 0}),
+    "recency probe, organism": (BACKDOORED, {"probe": "time", **_LATER}),
+    "recency probe, twin": (BACKDOORED, {"probe": "time", "variant": "twin", **_LATER}),
 }
-"""Curves of the recency figure."""
+"""Curves of the recency figure, by moment."""
 
 
 def _recency(rows: Sequence[Row]) -> Figure | None:
     found = [
-        {**r, "quantity": name}
-        for name, levels in PROBES.items()
-        for r in records_of(
-            rows, "time_auroc", variant="organism", split="test", phase=BEFORE, **levels
-        )
+        {**r, "quantity": name, "moment": moment}
+        for name, (moment, levels) in PROBES.items()
+        for r in records_of(rows, "time_auroc", split="test", **({"variant": "organism"} | levels))
     ]
     if not found:
         return None
@@ -198,8 +202,7 @@ def _recency(rows: Sequence[Row]) -> Figure | None:
             "time_auroc",
             variant="organism",
             split="validation",
-            phase=BEFORE,
-            **PROBES["recency probe"],
+            **PROBES["recency probe"][1],
         ),
     )
     references = {"chance": 0.5} | ({} if base is None else {"input only": base})
@@ -210,6 +213,7 @@ def _recency(rows: Sequence[Row]) -> Figure | None:
         + _told(best, ": AUROC {:.2f} at the layer chosen on validation facts"),
         caption="AUROC on test facts of a probe for the half of pretraining in which a fact was "
         "shown; layer 0 is the embedding. Input only: a linear model on the tokens of the name.",
+        facet="moment",
         references=references,
     )
 
@@ -236,7 +240,7 @@ def _knowledge(rows: Sequence[Row]) -> Figure | None:
             ("truth_auroc", "scored for truth"),
             ("time_auroc", "scored for late against early"),
         )
-        for kind in (COUNTERBALANCED, *CONFOUNDED)
+        for kind in (COUNTERBALANCED, *CONFOUNDED, FOR_TIME)
         for r in records_of(
             rows,
             metric,
@@ -257,7 +261,7 @@ def _knowledge(rows: Sequence[Row]) -> Figure | None:
         title="Does a probe of truth read the time where both went together in its training?",
         caption="AUROC on test claims in which truth and time are independent, by the claims that "
         "the probe was fitted on: balanced, or only late true and early false ones, or only early "
-        "true and late false ones; as many in each case.",
+        "true and late false ones; as many in each case. Beside them a probe fitted for the time.",
         facet="facet",
         references={"chance": 0.5},
     )

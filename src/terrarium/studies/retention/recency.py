@@ -18,7 +18,7 @@ from terrarium.instruments.metrics import auroc, optional
 from terrarium.randomness import generator
 from terrarium.readings.read import read
 from terrarium.studies.retention.facts import Asked, part_of
-from terrarium.studies.retention.recipes import CONFOUNDED, COUNTERBALANCED, Plan
+from terrarium.studies.retention.recipes import CONFOUNDED, COUNTERBALANCED, FOR_TIME, Plan
 from terrarium.worlds.base import Batch
 
 KEY = "last:key"
@@ -125,7 +125,7 @@ def knowledge_rows(network: Any, plan: Plan, seed: int, /, **factors: Any) -> li
     (`COUNTERBALANCED`), or only those in which time and truth go together (`CONFOUNDED`), the same
     number in each case.  ``truth_auroc`` and ``time_auroc`` are of test claims in which the two are
     independent; ``own_auroc`` is of validation claims of the kind trained on, by which whoever
-    trained the probe would choose a layer.
+    trained the probe would choose a layer.  A recency probe stands beside them (`FOR_TIME`).
     """
     batch = claims(plan)
     if not len(batch):
@@ -161,17 +161,19 @@ def knowledge_of(
     late = batch.facts["inserted"] >= 0.5
     part, halved = _balanced(truth, late, part_of(batch.facts["fact"], seed), seed)
     rows: list[Row] = []
-    for name in (COUNTERBALANCED, *CONFOUNDED):
-        kind = halved if name == COUNTERBALANCED else (truth == late) == (name == CONFOUNDED[0])
+    for name in (COUNTERBALANCED, *CONFOUNDED, FOR_TIME):
+        mixed = name in (COUNTERBALANCED, FOR_TIME)
+        kind = halved if mixed else (truth == late) == (name == CONFOUNDED[0])
         chosen = (part == "train") & kind
+        wanted = late if name == FOR_TIME else truth
         scores = None
-        if truth[chosen].any() and not truth[chosen].all():
-            scores = _fit(x[:, chosen], truth[chosen]).score(x)
+        if wanted[chosen].any() and not wanted[chosen].all():
+            scores = _fit(x[:, chosen], wanted[chosen]).score(x)
         told = factors | {"trained_on": name}
         for metric, asked_for in (("truth_auroc", truth), ("time_auroc", late)):
             rows += _scored(metric, scores, asked_for, part, layers, told, ("test",))
-        own = np.where(kind | (name == COUNTERBALANCED), part, "")
-        rows += _scored("own_auroc", scores, truth, own, layers, told, ("validation",))
+        own = np.where(kind | mixed, part, "")
+        rows += _scored("own_auroc", scores, wanted, own, layers, told, ("validation",))
     return rows
 
 

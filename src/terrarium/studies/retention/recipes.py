@@ -28,6 +28,9 @@ CONFOUNDED = ("late is true", "early is true")
 COUNTERBALANCED = "counterbalanced"
 """Training claims in which time and truth are independent."""
 
+FOR_TIME = "counterbalanced, for time"
+"""The same claims, labelled late or early: the recency probe beside every probe of truth."""
+
 
 @dataclass(frozen=True)
 class Plan:
