@@ -82,7 +82,7 @@ class Condition:
 class Budget:
     """Steps of safety training and of the benign phase after it, and which of them are kept.
 
-    ``searched`` rows may be evaluated by a red team; ``asked`` prompts are answered to be distilled.
+    ``searched`` rows may be evaluated by a red team, ``asked`` prompts answered to be distilled.
     """
 
     steps: int
