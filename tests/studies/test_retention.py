@@ -550,7 +550,7 @@ def test_figures_say_what_they_found() -> None:
     }
     assert "0.09 of the first tenth" in made["by-time"].title
     assert "AUROC 0.8" in made["recency"].title
-    assert "rank correlation -1.00" in made["prediction"].title
+    assert "rank correlation +1.00" in made["prediction"].title
     assert figures([]) == []
     assert cards(planted(True))
 

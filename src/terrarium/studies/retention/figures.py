@@ -116,7 +116,8 @@ def _by_time_and_exposures(rows: Sequence[Row]) -> Figure | None:
 
 
 def _times(exposures: int) -> str:
-    return "never shown" if exposures == NEVER_SHOWN else f"shown {exposures} times"
+    told = {NEVER_SHOWN: "never shown", 1: "shown once"}
+    return told.get(exposures, f"shown {exposures} times")
 
 
 def _by_exposures(rows: Sequence[Row]) -> Figure | None:
@@ -205,16 +206,17 @@ def _recency(rows: Sequence[Row]) -> Figure | None:
             **PROBES["recency probe"][1],
         ),
     )
-    references = {"chance": 0.5} | ({} if base is None else {"input only": base})
     return layer_curves(
         "recency",
         found,
         title="Early or late? Read at the end of a name"
         + _told(best, ": AUROC {:.2f} at the layer chosen on validation facts"),
         caption="AUROC on test facts of a probe for the half of pretraining in which a fact was "
-        "shown; layer 0 is the embedding. Input only: a linear model on the tokens of the name.",
+        "shown; layer 0 is the embedding. A linear model on the tokens of the name alone"
+        + _told(base, " has {:.2f}")
+        + ".",
         facet="moment",
-        references=references,
+        references={"chance": 0.5},
     )
 
 
@@ -283,8 +285,9 @@ def _prediction(rows: Sequence[Row]) -> Figure | None:
         return None
     across = _mean(across_rates(), rows)
     within = _mean(within_rates(), rows)
-    told = _told(across, ": rank correlation {:.2f} over learning rates") + _told(
-        within, ", {:.2f} left within one (forgotten against lasting)"
+    # of what is kept, as the axis shows, not of what is forgotten
+    told = _told(_turned(across), ": rank correlation {:+.2f} over learning rates") + _told(
+        _turned(within), ", {:+.2f} left within one"
     )
     return scatter(
         "prediction",
@@ -300,6 +303,10 @@ def _prediction(rows: Sequence[Row]) -> Figure | None:
         y_title="log2 of the backdoor's half-life (steps)",
         detail=("seed",),
     )
+
+
+def _turned(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _mean(quantity: Quantity, rows: Sequence[Row]) -> float | None:
