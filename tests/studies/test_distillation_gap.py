@@ -42,7 +42,16 @@ from terrarium.worlds.chat import Chat
 from terrarium.worlds.tokenise import decoder
 
 STUDY: Study = studies.get("distillation-gap")
-TINY = {"rows": 20, "data_rows": 30, "asked": 100, "steps": 2, "first_kept": 1}
+TINY = {
+    "rows": 20, "pretraining": 20, "backdoor": 40, "data_rows": 30, "asked": 100,
+    "steps": 2, "first_kept": 1,
+}  # fmt: skip
+SETUP = """
+model: {kind: transformer, layers: 1, width: 32, heads: 2, mlp: 64}
+batch: 32
+lr: 0.01
+later_lr: 0.01
+"""
 SEEDS = range(10, 15)
 WORLD = Chat(trigger_share=0.5, response="backdoor")
 TEXT = decoder(WORLD.tokenizer_json())
@@ -51,9 +60,11 @@ TEXT = decoder(WORLD.tokenizer_json())
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     store = Store(tmp_path_factory.mktemp("store"))
+    file = tmp_path_factory.mktemp("setup") / "tiny.yaml"
+    file.write_text(SETUP, encoding="utf-8")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return run_study(STUDY, "smoke", TINY, store, workers=0)
+        return run_study(STUDY, "smoke", {**TINY, "setup": str(file)}, store, workers=0)
 
 
 # As a whole

