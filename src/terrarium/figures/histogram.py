@@ -36,6 +36,7 @@ def histogram(
     y_title: str = "share of rows (proportion)",
     references: Mapping[str, float] | None = None,
     groups: Sequence[str] = (),
+    x_domain: tuple[float, float] | None = None,
     height: int = 220,
 ) -> Figure:
     """Return the share ``value`` of each ``group`` in the bins from ``low`` to ``high``.
@@ -43,7 +44,7 @@ def histogram(
     ``rows`` holds one flat dict per seed, group and bin; drawn is the mean over seeds, as the
     outline of bars that may lie over one another, one panel per ``facet``.  A bin without a row
     for a group that has others is 0 there.  ``references`` are named vertical lines, the same in
-    each panel, and ``groups`` fixes the order of the groups.
+    each panel, ``groups`` fixes the order of the groups and ``x_domain`` the ends of the x axis.
 
     Raises ``InputError`` where there are no rows or a column is missing.
     """
@@ -52,9 +53,8 @@ def histogram(
     found = ordered(str(row[group]) for row in rows)
     series = [*(g for g in groups if g in found), *(g for g in found if g not in groups)]
     data = _data(drawn, (low, high), value, seed, group, facet, series)
-    domain = slots(series)
     layers = [
-        *_layers((low, high), value, group, series, domain, x_title, y_title),
+        *_layers((low, high), value, group, series, x_title, y_title, x_domain),
         *reference_layers(references or {}, channel="x"),
     ]
     longest = max(map(len, series), default=0)
@@ -71,7 +71,10 @@ def _data(
     facet: str | None,
     series: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Return one record per panel, group and bin: the mean over seeds, 0 where nothing lies."""
+    """Return one record per panel, group and bin: the mean over seeds, 0 where nothing lies.
+
+    Behind each group's last bin stands one of kind ``"end"``, for its outline alone.
+    """
     panels: list[Any] = ordered(row[facet] for row in rows) if facet else [None]
     data: list[dict[str, Any]] = []
     for panel in panels:
@@ -85,7 +88,11 @@ def _data(
                 mean = fmean([*shares, *([0.0] * (len(seeds) - len(shares)))])
                 bin_ends = dict(zip(ends, edge, strict=True))
                 panel_of = {} if facet is None else {facet: panel}
-                data.append({**panel_of, group: name, **bin_ends, value: mean, "seeds": len(seeds)})
+                record = {**panel_of, group: name, **bin_ends, value: mean, "seeds": len(seeds)}
+                data.append({**record, "kind": "bin"})
+            if mine:  # the outline goes down behind the last bin
+                end = {ends[0]: bins[-1][1], ends[1]: None, "kind": "end"}
+                data.append({**data[-1], **end})
     return data
 
 
@@ -93,20 +100,22 @@ def _layers(
     ends: tuple[str, str],
     value: str,
     group: str,
-    series: Sequence[str],
-    domain: Sequence[str],
+    series: list[str],
     x_title: str,
     y_title: str,
+    x_domain: tuple[float, float] | None,
 ) -> list[dict[str, Any]]:
-    legend = {"title": None, "values": list(series), "symbolOpacity": 1, "labelExpr": SPACED}
+    domain = slots(series)
+    x_scale = {"domain": list(x_domain)} if x_domain else {"nice": False, "zero": False}
+    legend = {"title": None, "values": series, "symbolOpacity": 1, "labelExpr": SPACED}
     hue = {"field": group, "type": "nominal", "legend": legend}
     dash = {
         **hue,
         "scale": {"domain": domain, "range": [DASHES[i % 8] for i in range(len(domain))]},
     }
     base: dict[str, Any] = {
-        "x": {"field": ends[0], "type": "quantitative", "title": x_title, "scale": {"nice": False}},
-        "y": {"field": value, "type": "quantitative", "title": y_title},
+        "x": {"field": ends[0], "type": "quantitative", "title": x_title, "scale": x_scale},
+        "y": {"field": value, "type": "quantitative", "title": y_title, "scale": {"zero": True}},
         "color": {**hue, "scale": {"domain": domain, "range": "category"}},
     }
     tips = [
@@ -115,9 +124,13 @@ def _layers(
         {"field": value, "type": "quantitative", "format": ".3f"},
         {"field": "seeds", "type": "quantitative"},
     ]
-    bars = {**base, "x2": {"field": ends[1]}, "y": {**base["y"], "stack": None}, "tooltip": tips}
+    bars = {**base, "x2": {"field": ends[1]}, "y2": {"datum": 0}, "tooltip": tips}
     return [
-        {"mark": {"type": "bar", "opacity": 0.28, "binSpacing": 0}, "encoding": bars},
+        {
+            "transform": [{"filter": "datum.kind == 'bin'"}],
+            "mark": {"type": "bar", "opacity": 0.2, "binSpacing": 0},
+            "encoding": bars,
+        },
         {
             "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 1.6},
             "encoding": {**base, "strokeDash": dash},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,17 +28,25 @@ _ENGINE = tuple(
     )
 )
 
+SAMPLING = ("sampled", "sampling", "decoding")
+"""Modules that decide what an organism writes."""
+
+SEARCHING = ("searched", "red_team", "likelihood", *SAMPLING)
+"""Modules that decide what prompts a search finds."""
+
 _BY_OBJECTIVE = {
-    "policy_gradient": ("policy", "sampling"),
-    "dpo": ("preferences",),
-    "reward_model": ("preferences",),
-    "distillation": ("distillation",),
-    "context_distillation": ("distillation",),
+    "policy_gradient": ("policy", "sampling", "decoding", "likelihood", "preferences"),
+    "dpo": ("preferences", "likelihood"),
+    "reward_model": ("preferences", "likelihood"),
+    "distillation": ("distillation", "likelihood"),
+    "context_distillation": ("distillation", "likelihood"),
 }
 """Modules that decide the losses of some objectives alone."""
 
-SEARCHING = ("searched", "red_team", "likelihood", "sampled")
-"""Modules that decide what prompts a search finds."""
+
+def modules_of(names: Iterable[str]) -> set[str]:
+    """Return the full names of modules of this package."""
+    return {f"terrarium.organisms.{name}" for name in names}
 
 
 def make_world(source: Source) -> Any:
@@ -137,8 +145,6 @@ def _resolve(spec: dict[str, Any], turn: Phase | Strand, seed: int) -> None:
             rows = getattr(source, name)
             if rows is not None:
                 told[name]["recipe"] = chain(rows.recipe, seed)[-1].key
-        if source.searched is None:
-            del told["searched"]  # what has no searched rows keeps the key that it had before
     if turn.teacher is not None:
         spec["teacher"] = chain(turn.teacher.recipe, seed)[-1].key
 
@@ -148,14 +154,13 @@ def _code(phase: Phase, kind: str) -> str:
     if kind == "huggingface":
         modules.add("terrarium.organisms.retokenise")
     for turn in phase.turns:
-        own = _BY_OBJECTIVE.get(turn.objective.kind, ())
-        modules |= {f"terrarium.organisms.{name}" for name in own}
+        modules |= modules_of(_BY_OBJECTIVE.get(turn.objective.kind, ()))
         for source in turn.sources:
             modules |= world_code(source)
             if source.sampled is not None:
-                modules |= {"terrarium.organisms.sampled", "terrarium.organisms.sampling"}
+                modules |= modules_of(SAMPLING)
             if source.searched is not None:
-                modules |= {f"terrarium.organisms.{name}" for name in SEARCHING}
+                modules |= modules_of(SEARCHING)
     return code_fingerprint(*sorted(modules))
 
 

@@ -13,25 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from terrarium.errors import InputError
 from terrarium.keys import code_fingerprint
-from terrarium.organisms.lineage import world_code
+from terrarium.organisms.lineage import SAMPLING, modules_of, world_code
 from terrarium.organisms.recipe import Source
-from terrarium.organisms.sampling import generate
+from terrarium.organisms.sampling import end_token, write_answers
 from terrarium.randomness import generator
 from terrarium.store import Store
 from terrarium.worlds.base import Batch
-from terrarium.worlds.tokenise import decoder, encoder
-from terrarium.worlds.tokens import END
+from terrarium.worlds.tokenise import encoder
 
 KIND = "sampled"
 """The kind under which sampled data are stored."""
-
-CHUNK = 512
-"""Prompts that are answered at once."""
 
 SCRATCHPAD_END = "</scratchpad>"
 """What closes a scratchpad; the final text follows."""
@@ -87,7 +82,7 @@ def sampled_world(world: Any, source: Source, writer: Any, store: Store) -> Samp
         "strip": sampled.strip,
         "temperature": sampled.temperature,
     }
-    modules = {"terrarium.organisms.sampled", "terrarium.organisms.sampling", *world_code(source)}
+    modules = {*modules_of(SAMPLING), *world_code(source)}
     code = code_fingerprint(*sorted(modules))
 
     def write(folder: Path) -> None:
@@ -110,7 +105,7 @@ def _answers(world: Any, source: Source, writer: Any) -> Batch:
     network = grown_network(writer, "a writer of data").eval()
     rng = generator("sampled", writer.key)
     prompts = world.sample(sampled.asked, rng, source.split)
-    texts = write_answers(network, world, prompts, rng, sampled.temperature)
+    (texts,) = write_answers(network, world, prompts, rng, sampled.temperature)
     verdict = world.judge(prompts, texts)
     kept = np.ones(len(prompts), dtype=bool)
     for name in sampled.keep:
@@ -127,57 +122,16 @@ def _answers(world: Any, source: Source, writer: Any) -> Batch:
     return answered(world, prompts.take(at), said)
 
 
-@torch.no_grad()
-def write_answers(
-    network: Any,
-    world: Any,
-    batch: Batch,
-    rng: np.random.Generator,
-    temperature: float = 1.0,
-    tokens: int | None = None,
-) -> list[str]:
-    """Return what a fleet of one writes after each prompt of ``batch``, as texts.
-
-    ``tokens`` is the longest answer, by default the longest that the world asks for.
-    """
-    longest = tokens or int(np.diff(batch.spans["answer"], axis=1).max())
-    device = network.member_parameters(0)[0].device
-    decode = decoder(world.tokenizer_json())
-    written: list[str] = []
-    for start in range(0, len(batch), CHUNK):
-        part = batch.take(np.arange(start, min(start + CHUNK, len(batch))))
-        stop = part.spans["answer"][:, 0]
-        width = int(stop.max())
-        prompts = np.where(np.arange(width) < stop[:, None], part.inputs[:, :width], 0)
-        uniforms = rng.random((1, len(part), longest))
-        drawn = generate(
-            network,
-            torch.from_numpy(prompts[None]).to(device),
-            torch.from_numpy(stop[None].astype(np.int64)).to(device),
-            longest,
-            torch.from_numpy(uniforms).to(device),
-            temperature,
-            stop=end_token(world),
-        )
-        written += [decode(row) for row in drawn[0].tolist()]
-    return written
-
-
-def end_token(world: Any) -> int:
-    """Return the token that ends an answer in the world's tokens."""
-    own = getattr(world, "end_token", None)
-    return encoder(world.tokenizer_json())(END)[0] if own is None else int(own)
-
-
 def answered(world: Any, batch: Batch, texts: Sequence[str]) -> Batch:
     """Return the same prompts answered by ``texts``, each closed by the end token.
 
     Spans inside the old answers are gone; the fact ``"said"`` is the new text.
     """
-    encode, end = encoder(world.tokenizer_json()), end_token(world)
+    encode, stop = encoder(world.tokenizer_json()), end_token(world)
+    end = [] if stop is None else [stop]
     starts = batch.spans["answer"][:, 0]
     rows = [
-        [*row[:start].tolist(), *encode(text), end]
+        [*row[:start].tolist(), *encode(text), *end]
         for row, start, text in zip(batch.inputs, starts, texts, strict=True)
     ]
     length = np.array([len(row) for row in rows], dtype=np.int64)

@@ -24,6 +24,10 @@ DENSE = 0.75
 """Rows that have stopped are dropped from the cache once no more than this share still runs."""
 
 
+ANSWERED = 512
+"""Prompts that are answered at once."""
+
+
 @torch.no_grad()
 def generate(
     network: Any,
@@ -243,6 +247,45 @@ def _with_foreign_cache(
                 return_dict=True,
             ).logits[:, -1]
     return drawn[None].to(prompts.device)
+
+
+@torch.no_grad()
+def write_answers(
+    network: Any,
+    world: Any,
+    batch: Batch,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+    tokens: int | None = None,
+) -> list[list[str]]:
+    """Return what each member writes after each prompt of ``batch``, ``members`` lists of texts.
+
+    All members draw with the same random numbers, so that they are compared in pairs.  ``tokens``
+    is the longest answer, by default the longest of the world or of the batch.
+    """
+    longest = tokens or max(
+        int(np.diff(batch.spans["answer"], axis=1).max()),
+        int(getattr(world.output, "max_tokens", 1)),
+    )
+    device = network.member_parameters(0)[0].device
+    members, stop, known = network.members, end_token(world), world.tokenizer_json()
+    written: list[list[str]] = [[] for _ in range(members)]
+    for start in range(0, len(batch), ANSWERED):
+        part = batch.take(np.arange(start, min(start + ANSWERED, len(batch))))
+        prompts, lengths = prompts_of([part])
+        uniforms = rng.random((1, len(part), longest))
+        drawn = generate(
+            network,
+            torch.from_numpy(prompts).expand(members, -1, -1).to(device),
+            torch.from_numpy(lengths).expand(members, -1).to(device),
+            longest,
+            torch.from_numpy(uniforms).expand(members, -1, -1).to(device),
+            temperature,
+            stop=stop,
+        ).cpu()
+        for told, rows in zip(written, drawn, strict=True):
+            told.extend(texts_of(rows.numpy(), known, stop).tolist())
+    return written
 
 
 def prompts_of(batches: Sequence[Batch]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from terrarium.errors import InputError
 from terrarium.keys import code_fingerprint
-from terrarium.organisms.lineage import SEARCHING, world_code
+from terrarium.organisms.lineage import SEARCHING, modules_of, world_code
 from terrarium.organisms.recipe import Source
 from terrarium.organisms.red_team import Found, search_prompts
 from terrarium.organisms.sampled import SampledWorld, grown_network, load_rows, save_rows
@@ -46,7 +46,7 @@ def found_prompts(world: Any, source: Source, victim: Any, store: Store) -> Path
         **wanted.model_dump(mode="json", exclude={"recipe"}),
         "split": source.split,
     }
-    modules = {*(f"terrarium.organisms.{name}" for name in SEARCHING), *world_code(source)}
+    modules = {*modules_of(SEARCHING), *world_code(source)}
 
     def write(folder: Path) -> None:
         found = _search(world, source, victim)

