@@ -126,10 +126,14 @@ def _log_odds(rows: Sequence[Row]) -> Figure | None:
     ]
     if not found:
         return None
+    own = [r for r in found if r["order"] == BACKDOOR_FIRST and r["quantity"] == "organism"]
+    start = mean_of([r for r in own if r["phase"] == "safety" and r["step"] == 0])
+    end = mean_of([r for r in own if r["last"]])
+    told = "" if start is None or end is None else f": {start:.1f} nats, then {end:.1f}"
     return layer_curves(
         "log-odds",
         found,
-        title="Log-odds of the behaviour under the trigger, which move before rates do",
+        title=f"Log-odds of the behaviour under the trigger around safety training{told}",
         caption="Log-probability of the whole behaviour minus that of the whole helpful answer, "
         "mean over 300 prompts, nats.",
         x="elapsed",

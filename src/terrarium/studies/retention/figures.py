@@ -161,7 +161,7 @@ def _log_odds(rows: Sequence[Row]) -> Figure | None:
     return layer_curves(
         "log-odds",
         sorted(shown, key=lambda r: r["exposures"]),
-        title="Log-odds of the right value along safety training, which move before recall does",
+        title="Log-odds of the right value along safety training",
         caption="Log-odds against all other values together, mean over facts, nats; facts never "
         f"shown are the null. Learning rate {LR:g}.",
         x="step",
