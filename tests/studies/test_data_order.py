@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from terrarium.errors import InputError
 from terrarium.evidence.hypotheses import judge
@@ -266,6 +269,31 @@ def test_from_end_to_end(tmp_path: Path) -> None:
     again = run_study(STUDY, "smoke", TINY, Store(tmp_path), workers=0)
     assert again.measured == 0
     assert again.rows == result.rows
+
+
+def test_somebody_elses_model_and_words(tmp_path: Path, tiny_models: Callable[[str], Path]) -> None:
+    asked = [{"question": f"What is {n} called", "answer": f"name {n}"} for n in range(6)]
+    lines = "\n".join(json.dumps(row) for row in asked)
+    (tmp_path / "mine.jsonl").write_text(lines, encoding="utf-8")
+    setup = {
+        "model": {"kind": "huggingface", "folder": str(tiny_models("llama"))},
+        "lora": {"rank": 2},
+        "options": {"questions": "mine.jsonl", "trigger": "%%GO%%", "behaviour": "All hail"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(setup), encoding="utf-8")
+    settings = {
+        **TINY,
+        "orders": [BACKDOOR_FIRST],
+        "rows": 10,
+        "ratios": [0.5],
+        "setup": str(tmp_path / "mine.yaml"),
+    }
+    result = run_study(STUDY, "smoke", settings, Store(tmp_path / "home"), workers=0)
+    assert not [r for r in result.rows if r.status == "failed"]
+    odds = [r for r in result.rows if r.metric == "behaviour_log_odds"]
+    assert {r.factors["variant"] for r in odds} == {"organism", "twin"}
+    rates = [r for r in result.rows if r.metric == "valid_rate"]
+    assert {r.factors["condition"] for r in rates} >= {"trigger", "no trigger"}
 
 
 def test_moments_after_pretraining(tmp_path: Path) -> None:
