@@ -21,7 +21,7 @@ from terrarium.evidence.hypotheses import Verdict, judge
 from terrarium.evidence.rows import Row
 from terrarium.evidence.table import read_rows, write_rows
 from terrarium.instruments.base import detectors, probes
-from terrarium.organisms import grow
+from terrarium.organisms import lineage
 from terrarium.store import Store
 from terrarium.studies.base import Study, studies
 from terrarium.studies.code import ELSEWHERE
@@ -212,11 +212,14 @@ def test_figures_are_made_from_stored_rows_alone(rows: list[Row]) -> None:
     drawn = {r["quantity"] for r in figures["layers"].data}
     assert drawn == {
         "knows: the truth", "knows: what is said", "the twin", "untrained network",
-        "says (output)",
+        "says (output)", "input alone",
     }  # fmt: skip
     assert {r["organism"] for r in figures["layers"].data} == set(RECIPES)
     assert len(figures["picture"].data) == 2 * 200
-    assert {r["suspect"] for r in figures["detectors"].data} == set(SUSPECTS)
+    fresh = "quirky, untruthful (untrained network)"
+    assert {r["suspect"] for r in figures["detectors"].data} == {*SUSPECTS, fresh}
+    controls = {"logistic regression on the input alone", "logistic_regression, untrained network"}
+    assert controls <= {r["label"] for r in figures["probes"].data}
     assert STUDY.figures([]) == []
 
 
@@ -601,8 +604,8 @@ def test_an_organisms_key_counts_all_code_that_decides_its_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counted: set[str] = set()
-    monkeypatch.setattr(grow, "code_fingerprint", lambda *modules: counted.update(modules) or "")
-    grow.chain(QUIRKS[NEEDS_TRUTH].recipe(), 0)
+    monkeypatch.setattr(lineage, "code_fingerprint", lambda *modules: counted.update(modules) or "")
+    lineage.chain(QUIRKS[NEEDS_TRUTH].recipe(), 0)
     found: set[str] = set()
     for module in ("organisms.engine", "organisms.transformer", "worlds.arithmetic"):
         imported(f"terrarium.{module}", found)
@@ -613,6 +616,9 @@ def test_an_organisms_key_counts_all_code_that_decides_its_weights(
             *("organisms.recipe", "organisms.network"),  # the spec is in the key; a protocol
             *("organisms.recipe_models", "organisms.recipe_objectives"),
             *("organisms.export", "organisms.policy"),
+            # other objectives
+            *("organisms.decoding", "organisms.distillation", "organisms.likelihood"),
+            *("organisms.preferences", "organisms.sampling"),
         )
     }
     assert found - counted - undeciding == set()

@@ -98,6 +98,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                 "recipe": quirk.recipe().model_dump(mode="json"),
                 "seed": seed,
                 "label": label,
+                "picture": seed == settings["first_seed"],
                 **rows,
             }
             name = f"{label}, seed {seed}"

@@ -216,7 +216,7 @@ def _picture(rows: Sequence[Row]) -> Figure | None:
         records,
         title="Honest and quirky rows in the plane of their largest variance",
         caption="First two principal components of the residual stream at the last prompt token, "
-        "middle layer, seed 0, fitted on the rows shown without any label.",
+        "middle layer, of the first seed, fitted on the rows shown without any label.",
         group="kind",
         facet="organism",
         detail=("truth",),

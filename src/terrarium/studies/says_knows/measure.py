@@ -95,7 +95,7 @@ def _variant_rows(grown: Organism, variant: str, spec: Mapping[str, Any]) -> lis
     ]
     if variant == "organism":
         rows += causal_rows(network, grown.world, contexts, seed, contexts.layers)
-        rows += picture_rows(contexts, len(contexts.layers) // 2) if seed == 0 else []
+        rows += picture_rows(contexts, len(contexts.layers) // 2) if spec["picture"] else []
         features = {s: grown.world.input_features(contexts.batches[s]) for s in ("train", "test")}
         inputs = [r.with_factors(variant="input only") for r in input_rows(contexts, features)]
         return [row.with_factors(variant=variant) for row in rows] + inputs
