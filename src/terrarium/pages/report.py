@@ -58,6 +58,7 @@ def render_report(
             sections=_sections(bool(cards), bool(study.hypotheses)),
             css=_css(),
             cards=[view.card_view(card) for card in cards],
+            cards_show="; ".join(dict.fromkeys(card.what for card in cards)),
             gated=any(card.gate is not None for card in cards),
             verdicts=[view.verdict_view(v, hypotheses.get(v.hypothesis)) for v in verdicts],
             verdict_summary=_verdict_summary(verdicts),

