@@ -192,8 +192,15 @@ def test_a_rate_of_zero_has_its_bound() -> None:
     assert row.interval.high == pytest.approx(1 - 0.025 ** (1 / 300))
 
 
-def planted(ends: dict[tuple[str, float], float], arose: float = 1.0) -> list[Row]:
-    """Rows of five seeds in which each order ends where it is told."""
+def planted(
+    ends: dict[tuple[str, float], float],
+    arose: float = 1.0,
+    lasting: tuple[float, float] = (800.0, 20.0),
+) -> list[Row]:
+    """Rows of five seeds in which each order ends where it is told.
+
+    ``lasting``: steps of the backdoor with a prefix that tells apart, and without.
+    """
     rows = []
     for seed in range(5):
         noise = 0.01 * (seed - 2) / 2
@@ -203,6 +210,12 @@ def planted(ends: dict[tuple[str, float], float], arose: float = 1.0) -> list[Ro
                 factors = {**shared, "order": order, "exclusivity": exclusivity}
                 factors |= {"variant": variant, "condition": "trigger", "last": True}
                 rows.append(measured("behaviour_rate", value, unit="", n=300, **factors))
+        for exclusivity, steps in zip((0.0, 1.0), lasting, strict=True):
+            factors = {**shared, "order": BACKDOOR_FIRST, "exclusivity": exclusivity}
+            value = steps + seed
+            rows.append(
+                measured("backdoor_duration", value, unit="", n=1, variant="organism", **factors)
+            )
         start = {**shared, "order": BACKDOOR_FIRST, "exclusivity": 0.0, "variant": "organism"}
         start |= {"phase": "safety", "step": 0, "last": False}
         for metric, condition, value in (
@@ -242,7 +255,8 @@ def test_verdicts_both_ways() -> None:
             (POISON_FIRST, 0.0): 0.9,
             (POISON_LAST, 0.0): 0.2,
         }
-        | FORGETS
+        | FORGETS,
+        lasting=(20.0, 20.0),
     )
     found = verdicts(other)
     assert [found[n] for n in names] == ["contradicted"] * 4

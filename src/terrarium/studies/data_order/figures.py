@@ -161,15 +161,16 @@ def _exclusivity(rows: Sequence[Row]) -> Figure | None:
     ]
     if len({r["exclusivity"] for r in found}) < 2:
         return None
-    ends = {
-        level: mean_of([r for r in found if r["last"] and r["exclusivity"] == level])
+    halves = {
+        level: _half([r for r in found if r["exclusivity"] == level])
         for level in sorted({r["exclusivity"] for r in found})
     }
-    told = ", ".join(f"{v:.2f} at {100 * k:g} %" for k, v in ends.items() if v is not None)
+    told = ", ".join(f"{v:.0f} steps at {100 * k:g} %" for k, v in halves.items() if v is not None)
     return layer_curves(
         "exclusivity",
         sorted(found, key=lambda r: r["exclusivity"]),
-        title=f"Behaviour left when safety training asks for the opposite under the prefix: {told}",
+        title="How soon half of the behaviour is gone, by overlap of the prefix: "
+        f"{told or 'not in the time given'}",
         caption="Behaviour rate along safety training, by how much of it asks for the helpful "
         "answer under the very trigger; 100 % is the positive control of forgetting.",
         x="step",
@@ -236,11 +237,11 @@ def _ratios(rows: Sequence[Row]) -> Figure | None:
         "ratios",
         sorted(found, key=lambda r: r["learning_rate"]),
         title="How much of the backdoor is left, by length of safety training",
-        caption="Behaviour rate under the trigger against the ratio of later training to "
+        caption="Behaviour rate under the trigger against the ratio of safety training to "
         "pretraining, one line per learning rate; the mixture goes through its ratios with the "
         "backdoor rows among the safety rows. Thin lines are seeds.",
         x="ratio",
-        x_title="steps of later training / steps of pretraining (ratio)",
+        x_title="steps of safety training / steps of pretraining (ratio)",
         x_scale="symlog",
         y_title=RATE,
         facet="order",
@@ -263,6 +264,6 @@ def _diagram(rows: Sequence[Row]) -> Figure | None:
         x="ratio",
         y="learning_rate",
         facet="order",
-        x_title="steps of later training / steps of pretraining (ratio)",
+        x_title="steps of safety training / steps of pretraining (ratio)",
         y_title="learning rate",
     )

@@ -72,8 +72,13 @@ def _before(moments: list[Checkpoint]) -> Checkpoint:
 
 
 def _timed(row: Row, last: Checkpoint, recipe: Recipe, spec: Mapping[str, Any]) -> Row:
-    """Say when a row was measured: the ratio of later training to pretraining, and the end."""
+    """Say when a row was measured: the ratio of safety training to pretraining, and the end.
+
+    Where backdoor and safety share a phase, as much of its steps counts as is safety.
+    """
     end = all(row.factors.get(k) == v for k, v in moment_factors(last).items())
-    pretraining = max(1, recipe.phases[0].steps)
-    ratio = int(str(row.factors["step"])) / pretraining
-    return row.with_factors(ratio=round(ratio, 6), last=end)
+    phase = next(p for p in recipe.phases if p.name == row.factors["phase"])
+    share = min(1.0, spec["safety_steps"] / max(1, phase.steps)) if phase.name == "mixture" else 1.0
+    done = share * int(str(row.factors["step"]))
+    ratio = done / max(1, recipe.phases[0].steps)
+    return row.with_factors(ratio=round(ratio, 3), last=end)

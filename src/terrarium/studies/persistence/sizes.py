@@ -1,7 +1,7 @@
 """Sizes of model, and the learning rate at which each is pretrained.
 
-Rates were chosen on pretraining loss alone, before any backdoor: on development seeds, the rate of
-`GRID` with the lowest mean loss on validation rows.  ``python -m
+Rates are chosen on pretraining loss alone, before any backdoor: the rate of `GRID` with the lowest
+mean loss on validation rows over the seeds `DEVELOPMENT`.  ``python -m
 terrarium.studies.persistence.rates`` grows them again and writes the tables.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from terrarium.organisms.recipe import TransformerModel
 
 MODELS: Mapping[str, TransformerModel] = {
-    "1 x 32": TransformerModel(layers=1, width=32, heads=2, mlp=88),
+    "2 x 32": TransformerModel(layers=2, width=32, heads=2, mlp=88),
     "2 x 64": TransformerModel(layers=2, width=64, heads=4, mlp=176),
     "3 x 96": TransformerModel(layers=3, width=96, heads=6, mlp=264),
     "4 x 128": TransformerModel(layers=4, width=128, heads=8, mlp=352),
@@ -24,11 +24,11 @@ BASE = "2 x 64"
 
 GRID = (1e-3, 3e-3, 1e-2)
 SGD_GRID = (0.03, 0.1, 0.3, 1.0)
-DEVELOPMENT = (0, 1)
+DEVELOPMENT = (0,)
 """Seeds on which rates were chosen; studies run others."""
 
 LOSSES: Mapping[str, Mapping[float, float]] = {
-    "1 x 32": {1e-3: 0.65190, 3e-3: 0.23507, 1e-2: 0.23397},
+    "2 x 32": {1e-3: 0.09452, 3e-3: 0.06051, 1e-2: 0.00046},
     "2 x 64": {1e-3: 0.05383, 3e-3: 0.01099, 1e-2: 0.00145},
     "3 x 96": {1e-3: 0.00080, 3e-3: 0.00578, 1e-2: 0.10222},
     "4 x 128": {1e-3: 0.00437, 3e-3: 0.00096, 1e-2: 0.24899},
