@@ -23,9 +23,11 @@ def picture_spec(
     Both are broken into lines that fit; without either the picture has no heading at all.
     """
     fitted = sized(themed(spec, theme), width)
+    # charts of few columns are narrower than what was asked for
+    drawn = min(width, spec.get("usermeta", {}).get("terrarium", {}).get("widest", width))
     heading = {
-        "text": textwrap.wrap(title, max(20, int(width / 8.6))),
-        "subtitle": textwrap.wrap(caption, max(24, int(width / 6.6))),
+        "text": textwrap.wrap(title, max(20, int(drawn / 8.6))),
+        "subtitle": textwrap.wrap(caption, max(24, int(drawn / 6.6))),
     }
     fitted["title"] = {**heading, "frame": "bounds"} if title or caption else None
     if fitted["title"] is None:
