@@ -158,7 +158,7 @@ def _layers(
         # beside 0 lies the smallest step, at the distance of a doubling
         least = min((abs(point) for point in points if point), default=1.0)
         base["x"]["scale"] = {"type": "symlog", "constant": least}
-        x_axis.update(values=_whole(points), labelOverlap=True, format="~g")
+        x_axis.update(values=_whole(points), labelOverlap=True, format=".6~g")
         x_axis.pop("tickMinStep")
     dash = {**base["color"], "scale": {"domain": domain, "range": _cycle(DASHES, domain)}}
     shape = {**base["color"], "scale": {"domain": domain, "range": _cycle(SHAPES, domain)}}
