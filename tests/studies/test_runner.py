@@ -26,6 +26,9 @@ from terrarium.studies.runner import Snapshot, StudyResult, plan, run_study, sto
 HERE = Path(__file__).parent
 PAUSE = 0.2
 
+LONG = 1.5
+"""Seconds of a cell that is to be interrupted: a busy machine must not get to its end first."""
+
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -204,7 +207,7 @@ def test_kill_and_go_on(toy: ModuleType, store: Store, undisturbed: list[Row]) -
 
 
 def test_interrupt_leaves_no_worker_and_a_resumable_state(toy: ModuleType, store: Store) -> None:
-    running = process(store, pause=0.5)
+    running = process(store, pause=LONG)
     wait_for(lambda: len(toy.starts()) >= 2)
     workers = family(running)
     sent = time.monotonic()
@@ -214,7 +217,7 @@ def test_interrupt_leaves_no_worker_and_a_resumable_state(toy: ModuleType, store
     assert out.splitlines()[-1] == "interrupted"
     assert running.returncode == 130
     assert not any(alive(one) for one in workers)
-    result = run_study(toy.STUDY, "quick", {"pause": 0.5}, store, workers=0)
+    result = run_study(toy.STUDY, "quick", {"pause": LONG}, store, workers=0)
     assert result.measured + result.found == 4
     assert result.failures == []
 
