@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,3 +88,21 @@ def command(
         return Said(code, out, err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Return a real input that is not in the repository, such as ``meshes/spot.obj``.
+
+    They lie in the folder that ``TERRARIUM_DATA`` names, else in ``shared/data`` beside the
+    checkout; a test that needs an absent one is skipped.
+    """
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("TERRARIUM_DATA", beside))
+
+    def real(name: str) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(f"there is no {name} in {folder}; set TERRARIUM_DATA")
+        return folder / name
+
+    return real
