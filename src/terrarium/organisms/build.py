@@ -13,10 +13,12 @@ from terrarium.organisms.coordinate import Coordinate
 from terrarium.organisms.export import load_llama
 from terrarium.organisms.fleet import Key
 from terrarium.organisms.plain import load_plain
+from terrarium.organisms.radiance import RadianceField
 from terrarium.organisms.recipe import (
     AutoencoderModel,
     CoordinateModel,
     HuggingFaceModel,
+    RadianceModel,
     TransformerModel,
 )
 from terrarium.organisms.transformer import Transformer
@@ -26,6 +28,7 @@ ARCHITECTURES = {
     "transformer": "terrarium.organisms.transformer",
     "coordinate": "terrarium.organisms.coordinate",
     "autoencoder": "terrarium.organisms.autoencoder",
+    "radiance": "terrarium.organisms.radiance",
     "huggingface": "terrarium.organisms.huggingface",
 }
 """Kind of model to the module whose code gives it its meaning."""
@@ -68,6 +71,8 @@ def build(model: Any, keys: Sequence[Key]) -> Any:
         return Coordinate(model, keys)
     if isinstance(model, AutoencoderModel):
         return Autoencoder(model, keys)
+    if isinstance(model, RadianceModel):
+        return RadianceField(model, keys)
     return _load_huggingface(model, model.path)
 
 

@@ -17,6 +17,7 @@ from terrarium.organisms.recipe_models import (
     CoordinateModel,
     HuggingFaceModel,
     Model,
+    RadianceModel,
     Spec,
     TransformerModel,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Optimizer",
     "Phase",
     "PolicyGradient",
+    "RadianceModel",
     "Recipe",
     "Reconstruction",
     "Sampled",

@@ -75,7 +75,72 @@ class AutoencoderModel(Spec):
     latent: int = Field(4, ge=1)
 
 
+class Encoding(Spec):
+    """Sines and cosines of each coordinate times 2^i, i below ``frequencies``."""
+
+    frequencies: int = Field(10, ge=0, le=24)
+    identity: bool = Field(True, description="the coordinates themselves come first")
+    pi: bool = Field(False, description="angles are multiplied by pi")
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Encoding:
+        if not self.frequencies and not self.identity:
+            raise ValueError("no frequencies and no identity leave nothing; keep one of them")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Channels that three coordinates become."""
+        return 3 * (self.identity + 2 * self.frequencies)
+
+
+class RadianceModel(Spec):
+    """A radiance field (NeRF): points and directions to density and colour.
+
+    Points pass the trunk, then the feature layer; then the encoded direction is appended for the
+    layers of ``direction_widths``, and last comes the colour.
+    """
+
+    kind: Literal["radiance"] = "radiance"
+    position: Encoding = Encoding(frequencies=6)
+    direction: Encoding | None = Encoding(frequencies=2)
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((64, 64), min_length=1)
+    activations: tuple[Literal["relu", "softplus", "none"], ...] = Field(
+        (), description="of each layer of the trunk; empty for ReLU after all"
+    )
+    skips: tuple[int, ...] = Field((), description="layers that are given the encoded point again")
+    skip_last: bool = Field(True, description="there it comes after the hidden units, not before")
+    feature: int | None = Field(64, ge=1, description="width of the layer before the direction")
+    feature_activation: Literal["relu", "none"] = "relu"
+    density_after_feature: bool = Field(False, description="read after the feature layer")
+    density_activation: Literal["relu", "softplus", "exponential"] = "softplus"
+    direction_widths: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
+    coarse: bool = Field(False, description="a net of its own decides where the fine one looks")
+    near: float = Field(2.0, ge=0, description="where rays begin, in lengths of their direction")
+    far: float = Field(6.0, gt=0, description="where rays end")
+    background: tuple[
+        Annotated[float, Field(ge=0, le=1)],
+        Annotated[float, Field(ge=0, le=1)],
+        Annotated[float, Field(ge=0, le=1)],
+    ] = (1.0, 1.0, 1.0)
+    fov_rad: float = Field(0.6911, gt=0, lt=3.14, description="horizontal, of its own cameras")
+
+    @model_validator(mode="after")
+    def _fits(self) -> RadianceModel:
+        if self.far <= self.near:
+            raise ValueError(f"far {self.far} must lie beyond near {self.near}")
+        if self.activations and len(self.activations) != len(self.widths):
+            raise ValueError(
+                f"{len(self.widths)} layers need as many activations, got {len(self.activations)}"
+            )
+        if any(not 0 < i < len(self.widths) for i in self.skips):
+            raise ValueError(f"skips {self.skips} must be layers from 1 to {len(self.widths) - 1}")
+        if self.density_after_feature and self.feature is None:
+            raise ValueError("without a feature layer the density is read from the trunk")
+        return self
+
+
 Model = Annotated[
-    TransformerModel | HuggingFaceModel | CoordinateModel | AutoencoderModel,
+    TransformerModel | HuggingFaceModel | CoordinateModel | AutoencoderModel | RadianceModel,
     Field(discriminator="kind"),
 ]
