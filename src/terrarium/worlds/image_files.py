@@ -73,10 +73,14 @@ def _colours(image: Any, path: Path) -> NDArray[np.float32]:
     if image.mode in ("PA", "La", "LA", "RGBa", "RGBA") or "transparency" in image.info:
         if image.mode in ("La", "RGBa"):  # premultiplied: Pillow converts one step at a time
             image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-        rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
+        rgba = _bytes(image.convert("RGBA"))
         alpha = rgba[..., 3:]
-        return rgba[..., :3] * alpha + (1 - alpha)
-    return np.asarray(image.convert("RGB"), np.float32) / 255
+        return np.asarray(rgba[..., :3] * alpha + (1 - alpha), dtype=np.float32)
+    return _bytes(image.convert("RGB"))
+
+
+def _bytes(image: Any) -> NDArray[np.float32]:
+    return np.asarray(np.asarray(image, np.float32) / 255, dtype=np.float32)
 
 
 def _numbers(image: Any, path: Path) -> NDArray[np.float32]:
@@ -101,7 +105,7 @@ def _from_lab(image: Any) -> NDArray[np.float32]:
     cms = vision("PIL.ImageCms")
     both = cms.createProfile("LAB"), cms.createProfile("sRGB")
     turned = cms.applyTransform(image, cms.buildTransform(*both, "LAB", "RGB"))
-    return np.asarray(turned, np.float32) / 255
+    return _bytes(turned)
 
 
 def photographs() -> list[str]:
@@ -151,7 +155,7 @@ def square(image: NDArray[np.float32], side: int) -> NDArray[np.float32]:
         )
         for c in range(3)
     ]
-    return np.clip(np.stack(channels, axis=-1), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.stack(channels, axis=-1), 0, 1), dtype=np.float32)
 
 
 def vision(module: str) -> Any:
