@@ -56,6 +56,12 @@ def test_a_closure_stays_in_its_package():
     assert all(name.startswith("terrarium.worlds.") for name in closure)
 
 
+def test_the_closure_of_a_folder_of_the_road_leads_out_of_the_folder():
+    closure = code_closure("terrarium.worlds.images.factors")
+    assert {"terrarium.worlds.images.factors", "terrarium.worlds.splits"} <= set(closure)
+    assert all(name.startswith("terrarium.worlds.") for name in closure)
+
+
 def test_what_has_no_file_is_refused_in_a_sentence(monkeypatch):
     import importlib.util
 

@@ -73,10 +73,12 @@ def code_fingerprint(*modules: str) -> str:
 def code_closure(module: str) -> tuple[str, ...]:
     """Return ``module`` and the modules of its own package that it imports, however indirectly.
 
-    Only siblings count (``terrarium.worlds.x`` leads to other ``terrarium.worlds`` modules), so
-    that a world's fingerprint follows its own code and not the whole of terrarium.
+    Only siblings count (``terrarium.worlds.x`` leads to other ``terrarium.worlds`` modules, and so
+    does ``terrarium.worlds.images.x``), so that a world's fingerprint follows its own code and not
+    the whole of terrarium.
     """
-    package = module.rpartition(".")[0]
+    parts = module.split(".")[:-1]
+    package = ".".join(parts[:2] if parts[:1] == ["terrarium"] else parts)
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()

@@ -219,6 +219,7 @@ worlds: Registry[Any] = Registry(
         "statements": "terrarium.worlds.statements:Statements",
         "field": "terrarium.worlds.field:AnalyticField",
         "patches": "terrarium.worlds.patches:Patches",
+        "images": "terrarium.worlds.images.factors:Images",
         "bandit": "terrarium.worlds.bandit:Bandit",
         "chat": "terrarium.worlds.chat:Chat",
         "memories": "terrarium.worlds.memories:Memories",

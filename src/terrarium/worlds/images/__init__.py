@@ -1,0 +1,1 @@
+"""Images with known answers: procedural ones, laws with an exact denoiser, photographs."""
