@@ -39,6 +39,7 @@ _PUBLIC = {
     "Organism": "terrarium.organisms.grow",
     "grow": "terrarium.organisms.grow",
     "load_folder": "terrarium.organisms.huggingface",
+    "load_image_autoencoder": "terrarium.organisms.vision_folder",
     "Store": "terrarium.store",
     # readings: what a model did
     "Reading": "terrarium.readings.reading",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from terrarium.organisms.huggingface import load_folder
     from terrarium.organisms.objectives import answer_tokens
     from terrarium.organisms.recipe import Phase, Recipe, Source, load_recipe
+    from terrarium.organisms.vision_folder import load_image_autoencoder
     from terrarium.pages.report import render_report
     from terrarium.randomness import generator
     from terrarium.readings.read import read

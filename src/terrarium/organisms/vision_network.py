@@ -1,0 +1,181 @@
+"""An image autoencoder that was made elsewhere, as a fleet of one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from terrarium.errors import InputError, ModelError
+from terrarium.organisms.folder import brief
+from terrarium.organisms.network import Site
+from terrarium.randomness import seed
+
+
+class ImageAutoencoder(nn.Module):
+    """A fleet of one around an encoder and a decoder of images.
+
+    ``network(images)`` takes float32 ``(1, n, channels, rows, columns)`` in [0, 1] and gives the
+    reconstructions, clamped to [0, 1]; sides must be multiples of ``stride``.
+
+    Parameters
+    ----------
+    model:
+        The module that holds all weights.
+    encode, decode:
+        ``encode(model, images)``: ``(n, channels, rows, columns)`` in [0, 1] to latents
+        ``(n, latent_channels, rows / stride, columns / stride)``; ``decode(model, latents)`` back,
+        not clamped.
+    blocks:
+        ``blocks(model)``: for ``"encoder"`` and ``"decoder"`` the layers that have weights, in the
+        order of the forward pass.
+    write:
+        ``write(model, folder)`` saves so that `load_image_autoencoder` can read it.
+    """
+
+    members = 1
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        encode: Callable[[Any, Tensor], Tensor],
+        decode: Callable[[Any, Tensor], Tensor],
+        blocks: Callable[[Any], Mapping[str, Sequence[nn.Module]]],
+        write: Callable[[Any, Path], None],
+        channels: int,
+        latent_channels: int,
+        stride: int,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.latent = nn.Identity()
+        self.channels, self.latent_channels, self.stride = channels, latent_channels, stride
+        self.name = name
+        self._encode, self._decode, self._blocks, self._write = encode, decode, blocks, write
+
+    @property
+    def device(self) -> torch.device:
+        """Where images go in."""
+        return next(self.model.parameters()).device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the reconstructions ``(1, n, channels, rows, columns)`` in [0, 1]."""
+        return self.decode(self.encode(images))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the latents ``(1, n, latent_channels, rows / stride, columns / stride)``.
+
+        Raises ``InputError`` for images of another number of channels or of sides that are no
+        multiples of ``stride``.
+        """
+        self._check(images)
+        latents: Tensor = self.latent(self._encode(self.model, images[0].to(self.device)))
+        return latents[None]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images in [0, 1] of latents shaped as those of `encode`."""
+        if (
+            latents.dim() != 5
+            or latents.shape[:1] != (1,)
+            or latents.shape[2] != (self.latent_channels)
+        ):
+            raise InputError(
+                f"The autoencoder {self.name} decodes latents (1, n, {self.latent_channels}, rows, "
+                f"columns), got {tuple(latents.shape)}; give what encode returns."
+            )
+        return self._decode(self.model, latents[0].to(self.device)).clamp(0, 1)[None]
+
+    def _check(self, images: Tensor) -> None:
+        if images.dim() != 5 or images.shape[0] != 1 or images.shape[2] != self.channels:
+            raise InputError(
+                f"The autoencoder {self.name} takes images (1, n, {self.channels}, rows, columns), "
+                f"got {tuple(images.shape)}; give colour images with values in [0, 1]."
+            )
+        rows, columns = images.shape[3:]
+        if rows % self.stride or columns % self.stride or not rows or not columns:
+            raise InputError(
+                f"The autoencoder {self.name} needs sides that are multiples of {self.stride}, got "
+                f"{rows} x {columns}; crop the images to "
+                f"{max(1, rows // self.stride) * self.stride} x "
+                f"{max(1, columns // self.stride) * self.stride}."
+            )
+
+    def sites(self) -> Mapping[str, Site]:
+        """Return ``encoder.block[i]``, ``latent`` (before any clamp) and ``decoder.block[i]``.
+
+        A block is a layer with weights of its own (a convolution, a residual or attention block),
+        counted from 0 in the order of the forward pass.
+        """
+        parts = self._blocks(self.model)
+        found = {f"encoder.block[{i}]": b for i, b in enumerate(parts["encoder"])}
+        found["latent"] = self.latent
+        found |= {f"decoder.block[{i}]": b for i, b in enumerate(parts["decoder"])}
+        return {name: Site(module, layout="single") for name, module in found.items()}
+
+    def member_parameters(self, member: int, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
+        """Return the trainable parameters, less those whose names start with ``frozen``."""
+        _only_member(member)
+        return [
+            parameter
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad and not name.startswith(tuple(frozen))
+        ]
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return copies of all tensors."""
+        _only_member(member)
+        return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+
+    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
+        """Put back what `member_state` returned; raises ``ModelError`` if it does not fit."""
+        _only_member(member)
+        try:
+            self.model.load_state_dict(dict(state), strict=True)
+        except RuntimeError as error:
+            raise ModelError(
+                f"The stored tensors do not fit the autoencoder {self.name} ({brief(error)}); "
+                "load them into the architecture they were taken from."
+            ) from None
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Keep the chosen members in place: there is one, so ``[0]`` is the only choice."""
+        if list(members) != [0]:
+            raise ValueError(f"a fleet of one has member 0 alone, got {members}")
+
+    def select(self, members: Sequence[int]) -> ImageAutoencoder:
+        """Return a copy."""
+        self.keep(members)
+        return copy.deepcopy(self)
+
+    def to_device(self, device: torch.device | str) -> ImageAutoencoder:
+        """Move all weights; returns itself."""
+        self.model.to(device)
+        return self
+
+    def untrained(self, *key: str | int) -> ImageAutoencoder:
+        """Return the same architecture with first weights, as PyTorch draws them, by ``key``."""
+        fresh = copy.deepcopy(self)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed("untrained", *key))
+            for module in fresh.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+        fresh.name = f"{self.name}.untrained"
+        return fresh
+
+    def save(self, member: int, folder: Path, tokenizer_json: str | None = None) -> None:
+        """Write the weights (and config) in the layout they came in."""
+        _only_member(member)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write(self.model, folder)
+
+
+def _only_member(member: int) -> None:
+    if member != 0:
+        raise ValueError(f"a fleet of one has member 0 alone, got {member}")
