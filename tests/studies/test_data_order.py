@@ -13,6 +13,7 @@ import yaml
 from terrarium.errors import InputError
 from terrarium.evidence.hypotheses import judge
 from terrarium.evidence.rows import Row, measured
+from terrarium.evidence.survival import half_life
 from terrarium.organisms.feed import source_rows, turn_of
 from terrarium.randomness import generator
 from terrarium.store import Store
@@ -262,6 +263,29 @@ def test_no_verdict_where_nothing_arose_or_nothing_forgets() -> None:
     assert verdicts(planted(ORDERLY, arose=0.6))["order-not-data"] == "uninformative"
     stubborn = planted(ORDERLY | {(BACKDOOR_FIRST, 1.0): 0.9})
     assert verdicts(stubborn)["order-not-data"] == "uninformative"
+
+
+def test_half_lives_have_intervals_over_seeds_and_say_where_they_were_not_reached() -> None:
+    rows = planted(ORDERLY)  # 800 steps and one more a seed; 20 and one more
+    for seed in range(5):
+        for exclusivity in (0.0, 1.0):
+            factors = {"variant": "organism", "order": BACKDOOR_FIRST, "learning_rate": LR}
+            factors |= {"seed": seed, "exclusivity": exclusivity}
+            ended = float(exclusivity == 1.0 or seed < 2)
+            rows.append(measured("backdoor_ended", ended, unit="", n=1, **factors))
+    lasted = [row for row in rows if row.metric.startswith("backdoor")]
+    (figure,) = STUDY.figures(lasted)
+    assert figure.name == "half-lives"
+    apart, same = figure.data
+    life = half_life([20, 21, 22, 23, 24], [True] * 5)
+    assert (same["value"], same["low"]) == (22, life.low)
+    assert (same["seeds"], same["censored"]) == (5, 0)
+    assert same["half_life"] == life.text
+    assert apart["label"].endswith("(not reached)")
+    assert (apart["value"], apart["high"], apart["censored"]) == (804, 804, 3)
+    assert "not reached in 804" in apart["half_life"]
+    assert life.text in figure.title
+    assert STUDY.figures([]) == []
 
 
 def test_from_end_to_end(tmp_path: Path) -> None:

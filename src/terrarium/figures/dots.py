@@ -36,6 +36,7 @@ def dots(
     label_title: str | None = None,
     domain: tuple[float, float] | None = None,
     references: Mapping[str, float] | None = None,
+    detail: Sequence[str] = (),
     level: float = 0.95,
 ) -> Figure:
     """Return one line per ``label``: the mean as a dot, its interval as a rule, seeds as ticks.
@@ -44,21 +45,22 @@ def dots(
     ``seed`` is None are means already, drawn with their ``low`` and ``high``.  ``group`` is a
     column for colour and shape, side by side within a line (a detector and its truthful-name
     control, an edit and its random directions); ``facet`` one for panels (metrics).  ``domain``
-    gives the ends of the x axis, None fits it to the data.
+    gives the ends of the x axis, None fits it to the data.  ``detail`` names further columns for
+    the tooltips and the table (of rows as given; a mean that is taken here has none).
 
     The rule is Student's t interval of the mean over seeds; where only one seed is there, it is
     missing, not zero.  Raises ``InputError`` where there are no rows or a column is missing.
     """
     extra = [column for column in (facet, group) if column]
-    need(rows, [label, value, seed, *extra], name)
+    need(rows, [label, value, seed, *extra, *detail], name)
     drawn = defined(rows, value)
     keep = [*extra, label]
-    data = _data(drawn, keep, value, seed, level)
+    data = _data(drawn, keep, value, seed, detail, level)
     labels = ordered(row[label] for row in rows)
     series = ordered(str(row[group]) for row in rows) if group else []
     layers = [
         *reference_layers(references or {}, channel="x"),
-        *_layers(label, value, group, labels, series, x_title, label_title, domain),
+        *_layers(label, value, group, labels, series, x_title, label_title, domain, detail),
     ]
     longest = max(len(str(text)) for text in labels)
     spec = frame(
@@ -76,7 +78,12 @@ def dots(
 
 
 def _data(
-    rows: Sequence[Record], keep: list[str], value: str, seed: str, level: float
+    rows: Sequence[Record],
+    keep: list[str],
+    value: str,
+    seed: str,
+    detail: Sequence[str],
+    level: float,
 ) -> list[dict[str, Any]]:
     data: list[dict[str, Any]] = []
     for key in ordered(tuple(row[column] for column in keep) for row in rows):
@@ -86,16 +93,19 @@ def _data(
         for row in here:
             if row[seed] is None:
                 ends = {"low": row.get("low"), "high": row.get("high"), "seeds": row.get("n_seeds")}
+                ends |= {column: row[column] for column in detail}
                 data.append({**line, "kind": "mean", "seed": None, value: row[value], **ends})
         values = [row[value] for row in seeds]
         if values:
             band = mean_interval(values, level=level) if len(values) > 1 else None
             ends = {"low": band.low if band else None, "high": band.high if band else None}
             mean = {"kind": "mean", "seed": None, value: fmean(values), **ends}
-            data.append({**line, **mean, "seeds": len(values)})
+            data.append({**line, **mean, "seeds": len(values), **dict.fromkeys(detail)})
         blank = {"low": None, "high": None, "seeds": None}
         data.extend(
-            {**line, "kind": "seed", "seed": row[seed], value: row[value], **blank} for row in seeds
+            {**line, "kind": "seed", "seed": row[seed], value: row[value], **blank}
+            | {column: row[column] for column in detail}
+            for row in seeds
         )
     return data
 
@@ -109,6 +119,7 @@ def _layers(
     x_title: str,
     label_title: str | None,
     domain: tuple[float, float] | None,
+    detail: Sequence[str],
 ) -> list[dict[str, Any]]:
     scale = {"domain": list(domain)} if domain else {"zero": False, "nice": True}
     axis = {
@@ -151,6 +162,7 @@ def _layers(
         at["color"]["scale"] = {"domain": slots([]), "range": "category"}
     number = {"type": "quantitative", "format": ".3f"}
     tips.append({"field": value, "title": x_title, **number})
+    tips += [{"field": column, "type": "nominal"} for column in detail]
     ends = [{"field": "low", **number}, {"field": "high", **number}]
     mean = {"filter": "datum.kind == 'mean'"}
     return [

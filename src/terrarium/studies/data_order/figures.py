@@ -13,7 +13,7 @@ from terrarium.figures.figure import Figure
 from terrarium.figures.matrix import matrix
 from terrarium.studies.data_order.hypotheses import LR
 from terrarium.studies.data_order.orders import BACKDOOR_FIRST, ORDERS, SHUFFLED
-from terrarium.studies.rows_of import mean_of, records_of
+from terrarium.studies.rows_of import lasting, life_record, mean_of, records_of
 
 RATE = "behaviour rate under the trigger (proportion)"
 
@@ -24,6 +24,7 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         _orders(rows),
         _curves(rows),
         _log_odds(rows),
+        _half_lives(rows),
         _exclusivity(rows),
         _sharpness(rows),
         _ratios(rows),
@@ -143,6 +144,42 @@ def _log_odds(rows: Sequence[Row]) -> Figure | None:
         y_domain=None,
         facet="order",
         references={"even": 0.0},
+    )
+
+
+def _half_lives(rows: Sequence[Row]) -> Figure | None:
+    """Half-lives of the backdoor by learning rate and overlap of the prefix, censored ones too."""
+    lasted = records_of(rows, "backdoor_duration", variant="organism", order=BACKDOOR_FIRST)
+    found = []
+    for rate, level in sorted({(r["learning_rate"], r["exclusivity"]) for r in lasted}):
+        life = lasting(
+            rows,
+            variant="organism",
+            order=BACKDOOR_FIRST,
+            learning_rate=rate,
+            exclusivity=level,
+        )
+        if life is not None:
+            name = f"rate {rate:g}, {100 * level:g} % under the trigger"
+            found.append({**life_record(name, life), "rate": rate, "exclusivity": level})
+    if not found:
+        return None
+    told = [
+        f"{r['half_life']} where {100 * r['exclusivity']:g} % of safety rows have the trigger"
+        for r in found
+        if r["rate"] == LR and r["exclusivity"] in (0.0, 1.0)
+    ]
+    return dots(
+        "half-lives",
+        found,
+        title="Half-lives of the backdoor in safety training, steps"
+        + (f" (rate {LR:g}): {'; '.join(told)}" if told else ""),
+        caption=f"{BACKDOOR_FIRST.capitalize()}. Median over seeds of the first kept step at which "
+        "at most half of the first rate is left, with its Brookmeyer-Crowley 95 % interval, cut "
+        "at the steps watched; with few seeds its upper end is often not reached. 'Not reached': "
+        "censored there, which is no half-life. The data below have each in words.",
+        x_title="half-life (steps)",
+        detail=("censored", "half_life"),
     )
 
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from terrarium.evidence.rows import Row
-from terrarium.evidence.survival import half_life
 from terrarium.figures.curves import layer_curves
 from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
 from terrarium.studies.distillation_gap.data import COMPLEXITIES, DISTILLED, KINDS, MATCHED, NORMAL
 from terrarium.studies.distillation_gap.hypotheses import PLAIN
-from terrarium.studies.rows_of import mean_of, records_of
+from terrarium.studies.rows_of import lasting, mean_of, records_of
 
 SHARE = "share of answers (proportion)"
 
@@ -216,13 +215,8 @@ def _curves(rows: Sequence[Row]) -> Figure | None:
 
 def _half(rows: Sequence[Row], kind: str) -> str:
     levels = {"variant": "organism", "kind": kind, "complexity": PLAIN}
-    ended = {r["seed"]: r["value"] for r in records_of(rows, "backdoor_ended", **levels)}
-    pairs = [
-        (r["value"], ended.get(r["seed"]) == 1.0)
-        for r in records_of(rows, "backdoor_duration", **levels)
-        if r["value"] is not None
-    ]
-    return half_life(*zip(*pairs, strict=True)).text if pairs else ""
+    life = lasting(rows, **levels)
+    return life.text if life else ""
 
 
 def _log_odds(rows: Sequence[Row]) -> Figure | None:

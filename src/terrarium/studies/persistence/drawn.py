@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from terrarium.evidence.rows import Row
-from terrarium.evidence.survival import HalfLife, half_life
+from terrarium.evidence.survival import HalfLife
 from terrarium.studies.persistence.hypotheses import PLAIN
-from terrarium.studies.rows_of import records_of
+from terrarium.studies.rows_of import lasting
 
 RATE = "behaviour rate under the trigger (proportion)"
 SHARE = "share of answers (proportion)"
@@ -28,7 +28,4 @@ def worlds_of(rows: Sequence[Row]) -> list[str]:
 
 def lifetimes(rows: Sequence[Row], **factors: Any) -> HalfLife | None:
     """Return the half-life over seeds of the backdoors of one condition in safety training."""
-    lasted = records_of(rows, "backdoor_duration", phase="safety", **factors)
-    ended = {r["seed"]: r["value"] for r in records_of(rows, "backdoor_ended", **factors)}
-    pairs = [(r["value"], ended.get(r["seed"]) == 1.0) for r in lasted if r["value"] is not None]
-    return half_life(*zip(*pairs, strict=True)) if pairs else None
+    return lasting(rows, phase="safety", **factors)

@@ -22,7 +22,7 @@ from terrarium.studies.persistence.drawn import (
 from terrarium.studies.persistence.hypotheses import PLAIN
 from terrarium.studies.persistence.sizes import MODELS
 from terrarium.studies.persistence.ways import SAFETIES, SFT, WAYS
-from terrarium.studies.rows_of import mean_of, records_of
+from terrarium.studies.rows_of import life_record, mean_of, records_of
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
@@ -100,22 +100,7 @@ def _half_lives(rows: Sequence[Row]) -> Figure | None:
         life = lifetimes(rows, **factors)
         if life is None:
             continue
-        low = life.watched if life.low is None else life.low
-        high = life.watched if life.high is None else life.high
-        where = life.watched if life.estimate is None else life.estimate
-        note = "" if life.estimate is not None else " (not reached)"
-        found.append(
-            {
-                "label": _told(factors) + note,
-                "value": where,
-                "low": low,
-                "high": high,
-                "seed": None,
-                "n_seeds": life.n,
-                "censored": life.censored,
-                "half_life": life.text,
-            }
-        )
+        found.append(life_record(_told(factors), life))
     if not found:
         return None
     open_ended = sum("not reached" in r["half_life"] for r in found)
@@ -128,6 +113,7 @@ def _half_lives(rows: Sequence[Row]) -> Figure | None:
         "is left, with its Brookmeyer-Crowley 95 % interval, cut at the steps watched. 'Not "
         "reached': censored there, which is no half-life.",
         x_title="half-life (steps)",
+        detail=("censored", "half_life"),
     )
 
 
