@@ -220,6 +220,8 @@ worlds: Registry[Any] = Registry(
         "field": "terrarium.worlds.field:AnalyticField",
         "patches": "terrarium.worlds.patches:Patches",
         "images": "terrarium.worlds.images.factors:Images",
+        "scenes": "terrarium.worlds.scenes.world:Scenes",
+        "image_mixture": "terrarium.worlds.images.mixtures:ImageMixture",
         "bandit": "terrarium.worlds.bandit:Bandit",
         "chat": "terrarium.worlds.chat:Chat",
         "memories": "terrarium.worlds.memories:Memories",
