@@ -28,6 +28,12 @@ _PUBLIC = {
     "Arithmetic": "terrarium.worlds.arithmetic",
     "Statements": "terrarium.worlds.statements",
     "load_statements": "terrarium.worlds.statements",
+    "Scenes": "terrarium.worlds.scenes.world",
+    "load_scene": "terrarium.worlds.scenes.load",
+    "Camera": "terrarium.worlds.scenes.camera",
+    "look_at": "terrarium.worlds.scenes.camera",
+    "on_sphere": "terrarium.worlds.scenes.camera",
+    "render": "terrarium.worlds.scenes.scene",
     "check_world": "terrarium.worlds.check",
     "leakage": "terrarium.worlds.leakage",
     "generator": "terrarium.randomness",
@@ -112,4 +118,8 @@ if TYPE_CHECKING:
     from terrarium.worlds.base import worlds as all_worlds
     from terrarium.worlds.check import check_world
     from terrarium.worlds.leakage import leakage
+    from terrarium.worlds.scenes.camera import Camera, look_at, on_sphere
+    from terrarium.worlds.scenes.load import load_scene
+    from terrarium.worlds.scenes.scene import render
+    from terrarium.worlds.scenes.world import Scenes
     from terrarium.worlds.statements import Statements, load_statements

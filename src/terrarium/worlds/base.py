@@ -222,6 +222,7 @@ worlds: Registry[Any] = Registry(
         "images": "terrarium.worlds.images.factors:Images",
         "scenes": "terrarium.worlds.scenes.world:Scenes",
         "image_mixture": "terrarium.worlds.images.mixtures:ImageMixture",
+        "photographs": "terrarium.worlds.images.photographs:Photographs",
         "bandit": "terrarium.worlds.bandit:Bandit",
         "chat": "terrarium.worlds.chat:Chat",
         "memories": "terrarium.worlds.memories:Memories",
