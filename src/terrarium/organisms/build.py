@@ -9,7 +9,7 @@ from typing import Any
 
 from terrarium.keys import folder_checksum
 from terrarium.organisms.autoencoder import Autoencoder
-from terrarium.organisms.coordinate import Coordinate
+from terrarium.organisms.coordinate import Coordinate, coordinates_of
 from terrarium.organisms.export import load_llama
 from terrarium.organisms.fleet import Key
 from terrarium.organisms.plain import load_plain
@@ -33,12 +33,22 @@ ARCHITECTURES = {
 }
 """Kind of model to the module whose code gives it its meaning."""
 
+COMPANIONS: dict[str, tuple[str, ...]] = {
+    "coordinate": (
+        "terrarium.organisms.coordinate_encodings",
+        "terrarium.organisms.coordinate_hash",
+    ),
+}
+"""Kind of model to further modules that give it its meaning; they count in its keys, too."""
+
 
 def resolved(model: Any, world: Any) -> Any:
-    """Return the spec with what the world decides filled in (a transformer's vocabulary)."""
+    """Return the spec with what the world decides filled in: a vocabulary, the box of inputs."""
     if isinstance(model, TransformerModel) and model.vocabulary is None:
         size = tokenizer(world.tokenizer_json()).get_vocab_size(with_added_tokens=True)
         return model.model_copy(update={"vocabulary": size})
+    if isinstance(model, CoordinateModel):
+        return coordinates_of(model, world)
     return model
 
 

@@ -1,44 +1,75 @@
-"""Coordinate networks: an MLP on random Fourier features (Tancik et al. 2020, section 5)."""
+"""Coordinate networks: an MLP on coordinates that are encoded first.
+
+Encodings: none; random Fourier features (Tancik et al. 2020, section 5); a multiresolution hash
+grid (Müller et al. 2022, section 3).  Hidden units: ReLU, or sines (SIREN, Sitzmann et al. 2020).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from terrarium.organisms.fleet import Fleet, Key, multiply, normal, per_member
+from terrarium.errors import InputError
+from terrarium.organisms.coordinate_encodings import (
+    Encoding,
+    encoding_shapes,
+    encoding_width,
+    initial_encoding,
+    kind_of,
+    uniform,
+)
+from terrarium.organisms.fleet import Fleet, Key, normal
 from terrarium.organisms.network import Site
 from terrarium.organisms.plain import save_plain
 from terrarium.organisms.recipe import CoordinateModel
 
 
 class Coordinate(Fleet):
-    """A fleet of MLPs: ``(member, n, inputs)`` to ``(member, n, outputs)``, float32.
+    """A fleet of coordinate networks: ``(member, n, inputs)`` to ``(member, n, outputs)``, float32.
 
-    The frequencies are drawn once and do not train.
+    Fourier features' frequencies are drawn once and do not train.
     """
 
     def __init__(self, spec: CoordinateModel, keys: Sequence[Key]) -> None:
         super().__init__(spec, _shapes(spec), lambda key: _initial(spec, key), keys)
+        self.encoding = Encoding(self)
         self.layers = nn.ModuleList(Layer(self, i) for i in range(spec.layers))
 
     def forward(self, points: Tensor) -> Tensor:
-        """Return the field at the points."""
-        hidden = points
-        if self.spec.frequencies:
-            angle = 2 * math.pi * multiply(points, self.weights["frequencies"].detach())
-            hidden = torch.cat([angle.sin(), angle.cos()], dim=-1)
-        for layer in self.layers:
-            hidden = layer(hidden)
-        out = multiply(hidden, self.matrix("head.weight"))
-        return out + per_member(self.weights["head.bias"], out)
+        """Return the field at the points; raises ``InputError`` for points of another shape."""
+        if points.dim() != 3 or points.shape[::2] != (self.members, self.spec.inputs):
+            raise InputError(
+                f"This coordinate network takes points ({self.members}, n, {self.spec.inputs}), "
+                f"members first, and was given {tuple(points.shape)}."
+            )
+        encoded = self.encoding(self._normalised(points))
+        hidden = encoded
+        for i, layer in enumerate(self.layers):
+            hidden = layer(torch.cat([hidden, encoded], dim=-1) if i in self.spec.skips else hidden)
+        out = self.linear("head", hidden)
+        scale, offset = self.spec.output_scale, self.spec.output_offset
+        return out if (scale, offset) == (1.0, 0.0) else out * scale + offset
+
+    def linear(self, name: str, x: Tensor, factor: float = 1.0) -> Tensor:
+        """Return ``factor`` times a layer's linear map with its bias: one pass over the result."""
+        bias = self.weights[f"{name}.bias"].unsqueeze(1)
+        return torch.baddbmm(bias, x, self.matrix(f"{name}.weight"), beta=factor, alpha=factor)
+
+    def _normalised(self, points: Tensor) -> Tensor:
+        if self.spec.box is None:
+            return points
+        low, high = (points.new_tensor(corner) for corner in self.spec.box)
+        return (points - low) * (2 / (high - low)) - 1
 
     def sites(self) -> Mapping[str, Site]:
-        """Return the hidden units of each layer, ``mlp.act[i]``."""
-        return {f"mlp.act[{i}]": Site(layer) for i, layer in enumerate(self.layers)}
+        """Return ``encoding.out`` where inputs are encoded, and each layer's ``mlp.act[i]``."""
+        encoded = {} if kind_of(self.spec) == "none" else {"encoding.out": Site(self.encoding)}
+        return encoded | {f"mlp.act[{i}]": Site(layer) for i, layer in enumerate(self.layers)}
 
     def member_parameters(self, member: int, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
         """Return the trainable leaves; the frequencies are not among them."""
@@ -50,37 +81,79 @@ class Coordinate(Fleet):
 
 
 class Layer(nn.Module):
-    """One hidden layer with ReLU."""
+    """One hidden layer: ReLU, or the sine of omega times the linear map."""
 
     def __init__(self, network: Coordinate, index: int) -> None:
         super().__init__()
         self._network, self._name = (network,), f"layers.{index}"
+        self._omega = omega_of(network.spec, index)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(member, n, width)``."""
-        network = self._network[0]
-        out = multiply(x, network.matrix(f"{self._name}.weight"))
-        return torch.relu(out + per_member(network.weights[f"{self._name}.bias"], out))
+        out = self._network[0].linear(self._name, x, self._omega or 1.0)
+        return torch.relu(out) if self._omega is None else torch.sin(out)
+
+
+def coordinates_of(spec: CoordinateModel, world: Any) -> CoordinateModel:
+    """Return the spec with the world's ``box`` filled in where it has none of its own.
+
+    Raises ``InputError`` where the world has other numbers of coordinates or outputs.
+    """
+    box = getattr(world, "box", None)
+    for what, wanted, given in (
+        ("inputs", len(box[0]) if box is not None else spec.inputs, spec.inputs),
+        ("outputs", getattr(world.output, "dimensions", spec.outputs), spec.outputs),
+    ):
+        if wanted != given:
+            raise InputError(
+                f"The world '{world.name}' has {wanted} {what}, and the coordinate network "
+                f"{given}; set {what} to {wanted}."
+            )
+    return spec if box is None or spec.box is not None else spec.model_copy(update={"box": box})
+
+
+def omega_of(spec: CoordinateModel, index: int) -> float | None:
+    """Return what a layer's linear map is multiplied by before the sine; None for ReLU."""
+    if spec.activation == "relu":
+        return None
+    return spec.omega_first if index == 0 else spec.omega_hidden
 
 
 def _shapes(spec: CoordinateModel) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    width = spec.inputs
-    if spec.frequencies:
-        shapes["frequencies"] = (spec.inputs, spec.frequencies)
-        width = 2 * spec.frequencies
+    shapes = encoding_shapes(spec)
+    encoded = width = encoding_width(spec)
     for i in range(spec.layers):
+        width += encoded if i in spec.skips else 0
         shapes |= {f"layers.{i}.weight": (width, spec.width), f"layers.{i}.bias": (spec.width,)}
         width = spec.width
     return shapes | {"head.weight": (width, spec.outputs), "head.bias": (spec.outputs,)}
 
 
 def _initial(spec: CoordinateModel, key: Key) -> dict[str, Tensor]:
-    state = {}
+    """Draw a member's first tensors: He's for ReLU, SIREN's for sines."""
+    state = initial_encoding(spec, key)
     for name, shape in _shapes(spec).items():
-        if len(shape) == 1:
+        if name in state:
+            continue
+        if spec.activation == "sine":
+            state[name] = uniform(key, name, shape, _sine_bound(spec, name))
+        elif len(shape) == 1:
             state[name] = torch.zeros(shape)
         else:
-            scale = spec.scale if name == "frequencies" else math.sqrt(2 / shape[0])
-            state[name] = normal(key, name, shape, scale)
+            state[name] = normal(key, name, shape, math.sqrt(2 / shape[0]))
     return state
+
+
+def _sine_bound(spec: CoordinateModel, name: str) -> float:
+    """Return the bound of SIREN's first weights (Sitzmann et al. 2020, section 3.2).
+
+    Weights of the first layer are even in 1 / fan-in, those of the others in sqrt(6 / fan-in) /
+    omega, so that what enters each sine is standard normal.  Biases are even in 1 / sqrt(fan-in)
+    before omega in the first layer, where they are the phases, and after it in the others: times
+    omega they would shift units by about one standard deviation at these widths.
+    """
+    layer, _, part = name.rpartition(".")
+    fan_in = _shapes(spec)[f"{layer}.weight"][0]
+    if layer == "layers.0":
+        return 1 / fan_in if part == "weight" else 1 / math.sqrt(fan_in)
+    return math.sqrt((6 if part == "weight" else 1) / fan_in) / spec.omega_hidden

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from terrarium.keys import code_closure, code_fingerprint, content_key
-from terrarium.organisms.build import ARCHITECTURES, identity, resolved
+from terrarium.organisms.build import ARCHITECTURES, COMPANIONS, identity, resolved
 from terrarium.organisms.feed import check_feed
 from terrarium.organisms.recipe import (
     HuggingFaceModel,
@@ -150,7 +150,7 @@ def _resolve(spec: dict[str, Any], turn: Phase | Strand, seed: int) -> None:
 
 
 def _code(phase: Phase, kind: str) -> str:
-    modules = {*_ENGINE, ARCHITECTURES[kind], "terrarium.randomness"}
+    modules = {*_ENGINE, ARCHITECTURES[kind], *COMPANIONS.get(kind, ()), "terrarium.randomness"}
     if kind == "huggingface":
         modules.add("terrarium.organisms.retokenise")
     for turn in phase.turns:

@@ -53,8 +53,50 @@ class HuggingFaceModel(Spec):
         return Path(self.folder).expanduser()
 
 
+class HashGrid(Spec):
+    """A multiresolution hash grid: how many levels, and how fine (Müller et al. 2022, section 3).
+
+    Sides grow geometrically from ``coarsest`` to ``finest``.  All entries are parameters.
+    """
+
+    levels: int = Field(8, ge=1, le=32)
+    features: Literal[1, 2, 4, 8] = Field(2, description="channels of each level")
+    table: int = Field(2**14, ge=2, description="most entries of a level, a power of two")
+    coarsest: int = Field(8, ge=1, description="cells a side of the first level")
+    finest: int = Field(128, ge=1, description="cells a side of the last level")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> HashGrid:
+        if self.table & (self.table - 1):
+            raise ValueError(f"table {self.table} must be a power of two")
+        if self.finest < self.coarsest:
+            raise ValueError(f"finest {self.finest} must not be below coarsest {self.coarsest}")
+        if self.levels == 1 and self.finest != self.coarsest:
+            raise ValueError("a single level has one side; make finest equal to coarsest")
+        return self
+
+
 class CoordinateModel(Spec):
-    """A coordinate network: MLP on Fourier features of ``inputs`` coordinates."""
+    """A coordinate network: an MLP on encoded ``inputs`` coordinates.
+
+    Attributes
+    ----------
+    encoding, frequencies, scale, grid:
+        ``"fourier"``: sines and cosines of ``frequencies`` random projections (0 of them is none),
+        drawn with standard deviation ``scale``, in periods per unit.  ``"hash"``: the hash grid
+        ``grid``.  ``"none"``: the coordinates themselves.
+    activation, omega_first, omega_hidden:
+        ``"sine"`` is a SIREN: each layer computes the sine of omega times its linear map.
+    skips:
+        Hidden layers (from 1) that are given the encoding once more.
+    box:
+        Lower and upper corner, in the world's units, of where the inputs lie; they are mapped to
+        [-1, 1] before the encoding.  None takes the world's own ``box`` where it states one, and
+        else leaves inputs as they are.
+    output_offset, output_scale:
+        What the last layer gives is multiplied by the scale, and the offset added: the world's
+        units again.
+    """
 
     kind: Literal["coordinate"] = "coordinate"
     inputs: int = Field(2, ge=1)
@@ -63,6 +105,29 @@ class CoordinateModel(Spec):
     width: int = Field(32, ge=2)
     frequencies: int = Field(8, ge=0, description="random Fourier features; 0 for none")
     scale: float = Field(2.0, gt=0, description="standard deviation of the frequencies")
+    encoding: Literal["none", "fourier", "hash"] = "fourier"
+    activation: Literal["relu", "sine"] = "relu"
+    omega_first: float = Field(30.0, gt=0)
+    omega_hidden: float = Field(30.0, gt=0)
+    grid: HashGrid = HashGrid()
+    skips: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    box: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    output_offset: float = 0.0
+    output_scale: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CoordinateModel:
+        if self.encoding == "hash" and self.inputs > 7:
+            raise ValueError(f"a hash grid takes at most 7 inputs, and there are {self.inputs}")
+        if any(layer >= self.layers for layer in self.skips):
+            raise ValueError(f"skips {self.skips} must name hidden layers below {self.layers}")
+        if self.box is not None:
+            low, high = self.box
+            if not len(low) == len(high) == self.inputs:
+                raise ValueError(f"box must have two corners of {self.inputs} numbers each")
+            if not all(a < b for a, b in zip(low, high, strict=True)):
+                raise ValueError("box must have its lower corner below its upper one")
+        return self
 
 
 class AutoencoderModel(Spec):
