@@ -289,6 +289,5 @@ def test_the_worlds_box_is_filled_in_and_numbers_are_compared():
     assert resolved(model, Meadow).box == Meadow.box
     own = model.model_copy(update={"box": ((0.0, 0.0), (1.0, 1.0))})
     assert resolved(own, Meadow) == own
-    for wrong in ({"inputs": 3}, {"outputs": 2}):
-        with pytest.raises(InputError, match=f"set {next(iter(wrong))} to"):
-            resolved(model.model_copy(update=wrong), Meadow)
+    with pytest.raises(InputError, match="set outputs to 1"):
+        resolved(model.model_copy(update={"outputs": 2}), Meadow)

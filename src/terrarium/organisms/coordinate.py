@@ -97,19 +97,19 @@ class Layer(nn.Module):
 def coordinates_of(spec: CoordinateModel, world: Any) -> CoordinateModel:
     """Return the spec with the world's ``box`` filled in where it has none of its own.
 
-    Raises ``InputError`` where the world has other numbers of coordinates or outputs.
+    Raises ``InputError`` where the world has another number of outputs.
     """
+    outputs = getattr(world.output, "dimensions", spec.outputs)
+    if outputs != spec.outputs:
+        raise InputError(
+            f"The world '{world.name}' has {outputs} outputs, and the coordinate network "
+            f"{spec.outputs}; set outputs to {outputs}."
+        )
     box = getattr(world, "box", None)
-    for what, wanted, given in (
-        ("inputs", len(box[0]) if box is not None else spec.inputs, spec.inputs),
-        ("outputs", getattr(world.output, "dimensions", spec.outputs), spec.outputs),
-    ):
-        if wanted != given:
-            raise InputError(
-                f"The world '{world.name}' has {wanted} {what}, and the coordinate network "
-                f"{given}; set {what} to {wanted}."
-            )
-    return spec if box is None or spec.box is not None else spec.model_copy(update={"box": box})
+    if spec.box is not None or box is None or len(box[0]) != spec.inputs:
+        return spec
+    corners = tuple(tuple(float(x) for x in corner) for corner in box)
+    return CoordinateModel.model_validate({**spec.model_dump(), "box": corners})
 
 
 def omega_of(spec: CoordinateModel, index: int) -> float | None:

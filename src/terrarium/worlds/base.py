@@ -223,6 +223,7 @@ worlds: Registry[Any] = Registry(
         "scenes": "terrarium.worlds.scenes.world:Scenes",
         "image_mixture": "terrarium.worlds.images.mixtures:ImageMixture",
         "photographs": "terrarium.worlds.images.photographs:Photographs",
+        "picture": "terrarium.worlds.picture:Picture",
         "bandit": "terrarium.worlds.bandit:Bandit",
         "chat": "terrarium.worlds.chat:Chat",
         "memories": "terrarium.worlds.memories:Memories",
