@@ -37,6 +37,7 @@ SEARCHING = ("searched", "red_team", "likelihood", *SAMPLING)
 _BY_OBJECTIVE = {
     "policy_gradient": ("policy", "sampling", "decoding", "likelihood", "preferences"),
     "dpo": ("preferences", "likelihood"),
+    "rendering": ("rendering", "radiance_render"),
     "reward_model": ("preferences", "likelihood"),
     "distillation": ("distillation", "likelihood"),
     "context_distillation": ("distillation", "likelihood"),

@@ -182,6 +182,7 @@ _LOSSES: dict[str, Callable[[Any, Any, Step], Tensor]] = {
 _ELSEWHERE = {
     "policy_gradient": "terrarium.organisms.policy:policy_gradient_loss",
     "dpo": "terrarium.organisms.preferences:preference_loss",
+    "rendering": "terrarium.organisms.rendering:rendering_loss",
     "reward_model": "terrarium.organisms.preferences:reward_model_loss",
     "distillation": "terrarium.organisms.distillation:distillation_loss",
     "context_distillation": "terrarium.organisms.distillation:context_distillation_loss",

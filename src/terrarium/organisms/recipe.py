@@ -28,6 +28,7 @@ from terrarium.organisms.recipe_objectives import (
     Objective,
     PolicyGradient,
     Reconstruction,
+    Rendering,
 )
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "RadianceModel",
     "Recipe",
     "Reconstruction",
+    "Rendering",
     "Sampled",
     "Searched",
     "Source",

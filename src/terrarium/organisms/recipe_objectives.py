@@ -47,6 +47,19 @@ class Reconstruction(Spec):
     kind: Literal["reconstruction"] = "reconstruction"
 
 
+class Rendering(Spec):
+    """Squared error of what rays see to the world's colours: volume rendering of its views.
+
+    ``samples`` are even stretches of each ray, with a place drawn in each if ``stratified``;
+    ``importance`` more are asked of the fine net, where the coarse one finds something.
+    """
+
+    kind: Literal["rendering"] = "rendering"
+    samples: int = Field(64, ge=3)
+    importance: int = Field(0, ge=0)
+    stratified: bool = True
+
+
 class PolicyGradient(Spec):
     """REINFORCE with a baseline from the other samples of a prompt (RLOO, GRPO).
 
@@ -122,6 +135,7 @@ Objective = Annotated[
     NextToken
     | AnswerOnly
     | Reconstruction
+    | Rendering
     | PolicyGradient
     | Preference
     | RewardModel
