@@ -25,7 +25,7 @@ STEPS = 512
 REACHED = 1e-9
 """A ray has arrived within this distance of the surface, in diagonals."""
 
-_DRAWS = 400
+_DRAWS = 100
 """Rounds of draws after which a surface counts as not to be found."""
 
 
@@ -142,10 +142,10 @@ class AnalyticScene(Frozen):
         """Return the mean curvature ``(n,)`` of the surface at `closest`, in 1 / unit.
 
         NaN where the surface has none: at a point without a nearest one.  On an edge it is that
-        of one of its sides, which the solid's side of the edge is asked for.
+        of one of its sides (asked for a billionth of a diagonal within the solid).
         """
-        there = self.closest(points)
-        return jet.mean_curvature(self.jet(there - 1e-9 * self._size * self.normals(there)))
+        there = self.closest(points) - 1e-9 * self._size * self.normals(points)
+        return jet.mean_curvature(self.jet(there))
 
     def cast(self, origins: Floats, directions: Floats) -> Hits:
         """Return where rays first meet the surface, by sphere tracing (Hart 1996).

@@ -161,4 +161,7 @@ def _with_faces(
             f"{path} holds {points} points and no faces (a point cloud or lines); make a surface "
             "of them first, such as by Poisson reconstruction."
         )
-    raise InputError(f"{path} holds no faces; export the mesh again.")
+    raise InputError(
+        f"{path} holds no faces that can be read; it may be empty, cut off or of another kind: "
+        "export the mesh again."
+    )
