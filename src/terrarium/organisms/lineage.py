@@ -167,4 +167,5 @@ def _code(phase: Phase, kind: str) -> str:
 
 def world_code(source: Source) -> set[str]:
     """Return the modules that decide what a source's world draws."""
-    return set(code_closure(worlds.get(source.world).__module__))
+    names = (source.world, *getattr(make_world(source), "of_worlds", ()))
+    return {module for name in names for module in code_closure(worlds.get(name).__module__)}

@@ -62,8 +62,8 @@ class HashGrid(Spec):
     levels: int = Field(8, ge=1, le=32)
     features: Literal[1, 2, 4, 8] = Field(2, description="channels of each level")
     table: int = Field(2**14, ge=2, description="most entries of a level, a power of two")
-    coarsest: int = Field(8, ge=1, description="cells a side of the first level")
-    finest: int = Field(128, ge=1, description="cells a side of the last level")
+    coarsest: int = Field(16, ge=1, description="cells a side of the first level")
+    finest: int = Field(256, ge=1, description="cells a side of the last level")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> HashGrid:

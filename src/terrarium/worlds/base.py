@@ -224,6 +224,7 @@ worlds: Registry[Any] = Registry(
         "image_mixture": "terrarium.worlds.images.mixtures:ImageMixture",
         "photographs": "terrarium.worlds.images.photographs:Photographs",
         "picture": "terrarium.worlds.picture:Picture",
+        "finite": "terrarium.worlds.finite:Finite",
         "bandit": "terrarium.worlds.bandit:Bandit",
         "chat": "terrarium.worlds.chat:Chat",
         "memories": "terrarium.worlds.memories:Memories",
