@@ -1,8 +1,7 @@
-"""A small convolutional autoencoder of square images."""
+"""A convolutional autoencoder of square images."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from terrarium.organisms.fleet import Fleet, Key, multiply, normal, per_member
+from terrarium.organisms.convolutional import (
+    Linear,
+    Shapes,
+    Stage,
+    block_shapes,
+    convolution_shapes,
+    convolve,
+    initial_tensors,
+    linear_shapes,
+    residual,
+    stage_name,
+    stage_side,
+    stage_width,
+    trunk_shapes,
+    trunk_size,
+)
+from terrarium.organisms.fleet import Fleet, Key, multiply, per_member
 from terrarium.organisms.network import Site
 from terrarium.organisms.plain import save_plain
 from terrarium.organisms.recipe import AutoencoderModel
@@ -19,42 +34,56 @@ from terrarium.organisms.recipe import AutoencoderModel
 class Autoencoder(Fleet):
     """A fleet of autoencoders: ``(member, n, channels, side, side)`` to the same, float32.
 
-    One strided convolution and a linear map to ``latent`` numbers; a linear map, one convolution
-    and a pixel shuffle back.  Convolutions run as one grouped convolution over the members.
+    Each of ``stages`` strided convolutions halves the sides and is followed by ``blocks`` residual
+    blocks; then the code: a linear map to ``latent`` numbers, or a convolution to ``latent``
+    channels at each place.  The decoder mirrors it: a linear map (or convolution) back, and for
+    each stage residual blocks, a convolution and a pixel shuffle (Shi et al. 2016).
     """
 
     def __init__(self, spec: AutoencoderModel, keys: Sequence[Key]) -> None:
-        super().__init__(spec, _shapes(spec), lambda key: _initial(spec, key), keys)
-        self.encoder, self.latent, self.decoder = Encoder(self), Latent(self), Decoder(self)
+        super().__init__(spec, _shapes(spec), lambda key: initial_tensors(_shapes(spec), key), keys)
+        self.encoder = nn.ModuleList(Stage(self, i) for i in range(spec.stages))
+        self.latent = Linear(self, "latent") if spec.code == "vector" else LatentMap(self)
+        self.expand = Expand(self)
+        self.decoder = nn.ModuleList(UpStage(self, i) for i in reversed(range(spec.stages)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the reconstructions."""
-        out: Tensor = self.decoder(self.latent(self.encoder(images)))
-        return out
+        return self.decode(self.encode(images))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the code: ``(member, n, latent)``, or ``(member, n, latent, rows, columns)``."""
+        for stage in self.encoder:
+            images = stage(images)
+        code: Tensor = self.latent(images)
+        return code
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Return the images of a code."""
+        maps: Tensor = self.expand(code)
+        for stage in self.decoder:
+            maps = stage(maps)
+        return maps
 
     def sites(self) -> Mapping[str, Site]:
-        """Return ``encoder.out`` (images) and ``latent`` (member, n, channel)."""
-        return {"encoder.out": Site(self.encoder), "latent": Site(self.latent)}
+        """Return the maps that leave each stage, and the code.
+
+        ``encoder.stage[i]`` (all but the last, which is ``encoder.out``), ``latent``,
+        ``decoder.in`` and ``decoder.stage[i]`` (all but the last, which gives the image).
+        """
+        *inner, last = self.encoder
+        found: dict[str, nn.Module] = {f"encoder.stage[{i}]": x for i, x in enumerate(inner)}
+        found |= {"encoder.out": last, "latent": self.latent, "decoder.in": self.expand}
+        found |= {f"decoder.stage[{i}]": x for i, x in enumerate(list(self.decoder)[:-1])}
+        return {name: Site(module) for name, module in found.items()}
 
     def save(self, member: int, folder: Path, tokenizer_json: str | None = None) -> None:
         """Write ``config.json`` and ``model.safetensors``."""
         save_plain(self.spec, self.member_state(member), folder)
 
 
-class Encoder(nn.Module):
-    """Convolution 3x3 of stride 2 and ReLU: ``(member, n, width, side / 2, side / 2)``."""
-
-    def __init__(self, network: Autoencoder) -> None:
-        super().__init__()
-        self._network = (network,)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the feature maps."""
-        return torch.relu(convolve(images, self._network[0], "encoder", stride=2))
-
-
-class Latent(nn.Module):
-    """A linear map of the feature maps: ``(member, n, latent)``."""
+class LatentMap(nn.Module):
+    """A convolution of the feature maps: ``(member, n, latent, rows, columns)``."""
 
     def __init__(self, network: Autoencoder) -> None:
         super().__init__()
@@ -62,59 +91,60 @@ class Latent(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the code."""
-        network = self._network[0]
-        out = multiply(maps.flatten(2), network.matrix("latent.weight"))
-        return out + per_member(network.weights["latent.bias"], out)
+        return convolve(maps, self._network[0], "latent", stride=1)
 
 
-class Decoder(nn.Module):
-    """From the code to images."""
+class Expand(nn.Module):
+    """From the code to the decoder's first maps, after ReLU."""
 
     def __init__(self, network: Autoencoder) -> None:
         super().__init__()
         self._network = (network,)
 
     def forward(self, code: Tensor) -> Tensor:
-        """Return ``(member, n, channels, side, side)``."""
+        """Return ``(member, n, width, rows, columns)``."""
         network = self._network[0]
-        spec, half = network.spec, network.spec.side // 2
+        if network.spec.code == "map":
+            return torch.relu(convolve(code, network, "wide", stride=1))
+        last = network.spec.stages - 1
+        side = stage_side(network.spec, last)
         wide = multiply(code, network.matrix("wide.weight"))
         wide = torch.relu(wide + per_member(network.weights["wide.bias"], wide))
-        maps = wide.view(*wide.shape[:2], spec.width, half, half)
-        return F.pixel_shuffle(convolve(maps, network, "decoder", stride=1), 2)
+        return wide.view(*wide.shape[:2], stage_width(network.spec, last), side, side)
 
 
-def convolve(x: Tensor, network: Autoencoder, name: str, stride: int) -> Tensor:
-    """Convolve each member's images ``(member, n, c, h, w)`` with its own kernels."""
-    members, n, channels, rows, columns = x.shape
-    kernel, bias = network.weights[f"{name}.kernel"], network.weights[f"{name}.bias"]
-    joined = x.transpose(0, 1).reshape(n, members * channels, rows, columns)
-    out = F.conv2d(
-        joined, kernel.flatten(0, 1), bias.flatten(), stride=stride, padding=1, groups=members
-    )
-    return out.view(n, members, -1, *out.shape[2:]).transpose(0, 1)
+class UpStage(nn.Module):
+    """Residual blocks, a convolution and a pixel shuffle: sides are doubled.
+
+    Every stage but the last, which gives the image, ends in a ReLU.
+    """
+
+    def __init__(self, network: Autoencoder, index: int) -> None:
+        super().__init__()
+        self._network, self._index = (network,), index
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return ``(member, n, channels, 2 rows, 2 columns)``."""
+        network, name = self._network[0], stage_name("decoder", self._index)
+        maps = residual(maps, network, name)
+        made = F.pixel_shuffle(convolve(maps, network, name, stride=1), 2)
+        return made if self._index == 0 else torch.relu(made)
 
 
-def _shapes(spec: AutoencoderModel) -> dict[str, tuple[int, ...]]:
-    flat = spec.width * (spec.side // 2) ** 2
-    return {
-        "encoder.kernel": (spec.width, spec.channels, 3, 3),
-        "encoder.bias": (spec.width,),
-        "latent.weight": (flat, spec.latent),
-        "latent.bias": (spec.latent,),
-        "wide.weight": (spec.latent, flat),
-        "wide.bias": (flat,),
-        "decoder.kernel": (4 * spec.channels, spec.width, 3, 3),
-        "decoder.bias": (4 * spec.channels,),
-    }
-
-
-def _initial(spec: AutoencoderModel, key: Key) -> dict[str, Tensor]:
-    state = {}
-    for name, shape in _shapes(spec).items():
-        if len(shape) == 1:
-            state[name] = torch.zeros(shape)
-        else:
-            inputs = math.prod(shape[1:]) if len(shape) == 4 else shape[0]
-            state[name] = normal(key, name, shape, math.sqrt(2 / inputs))
-    return state
+def _shapes(spec: AutoencoderModel) -> Shapes:
+    last = spec.stages - 1
+    deepest = stage_width(spec, last)
+    shapes = trunk_shapes(spec)
+    if spec.code == "vector":
+        flat = trunk_size(spec)
+        shapes |= linear_shapes("latent", flat, spec.latent)
+        shapes |= linear_shapes("wide", spec.latent, flat)
+    else:
+        shapes |= convolution_shapes("latent", deepest, spec.latent)
+        shapes |= convolution_shapes("wide", spec.latent, deepest)
+    for index in range(spec.stages):
+        name, width = stage_name("decoder", index), stage_width(spec, index)
+        made = spec.channels if index == 0 else stage_width(spec, index - 1)
+        shapes |= block_shapes(name, width, spec.blocks)
+        shapes |= convolution_shapes(name, width, 4 * made)
+    return shapes

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from terrarium.keys import folder_checksum
 from terrarium.organisms.autoencoder import Autoencoder
+from terrarium.organisms.classifier import Classifier
 from terrarium.organisms.coordinate import Coordinate, coordinates_of
+from terrarium.organisms.denoiser import Denoiser
 from terrarium.organisms.export import load_llama
 from terrarium.organisms.fleet import Key
 from terrarium.organisms.plain import load_plain
 from terrarium.organisms.radiance import RadianceField
 from terrarium.organisms.recipe import (
-    AutoencoderModel,
     CoordinateModel,
     HuggingFaceModel,
-    RadianceModel,
+    TextAutoencoderModel,
     TransformerModel,
 )
+from terrarium.organisms.text_autoencoder import TextAutoencoder
 from terrarium.organisms.transformer import Transformer
 from terrarium.worlds.tokenise import tokenizer
 
@@ -28,7 +30,10 @@ ARCHITECTURES = {
     "transformer": "terrarium.organisms.transformer",
     "coordinate": "terrarium.organisms.coordinate",
     "autoencoder": "terrarium.organisms.autoencoder",
+    "classifier": "terrarium.organisms.classifier",
+    "text_autoencoder": "terrarium.organisms.text_autoencoder",
     "radiance": "terrarium.organisms.radiance",
+    "denoiser": "terrarium.organisms.denoiser",
     "huggingface": "terrarium.organisms.huggingface",
 }
 """Kind of model to the module whose code gives it its meaning."""
@@ -38,13 +43,29 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
         "terrarium.organisms.coordinate_encodings",
         "terrarium.organisms.coordinate_hash",
     ),
+    "autoencoder": ("terrarium.organisms.convolutional",),
+    "classifier": ("terrarium.organisms.convolutional",),
+    "denoiser": ("terrarium.organisms.convolutional",),
+    "text_autoencoder": ("terrarium.organisms.transformer",),
 }
 """Kind of model to further modules that give it its meaning; they count in its keys, too."""
+
+_NETWORKS: dict[str, Callable[[Any, Sequence[Key]], Any]] = {
+    "transformer": Transformer,
+    "coordinate": Coordinate,
+    "autoencoder": Autoencoder,
+    "classifier": Classifier,
+    "denoiser": Denoiser,
+    "text_autoencoder": TextAutoencoder,
+    "radiance": RadianceField,
+}
+"""Kind of model to what builds a fleet of it, all but `HuggingFaceModel`."""
 
 
 def resolved(model: Any, world: Any) -> Any:
     """Return the spec with what the world decides filled in: a vocabulary, the box of inputs."""
-    if isinstance(model, TransformerModel) and model.vocabulary is None:
+    text = isinstance(model, (TransformerModel, TextAutoencoderModel))
+    if text and model.vocabulary is None:
         size = tokenizer(world.tokenizer_json()).get_vocab_size(with_added_tokens=True)
         return model.model_copy(update={"vocabulary": size})
     if isinstance(model, CoordinateModel):
@@ -75,15 +96,9 @@ def _content(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
 
 def build(model: Any, keys: Sequence[Key]) -> Any:
     """Return a fleet with first weights drawn by ``keys`` (or read from the model's folder)."""
-    if isinstance(model, TransformerModel):
-        return Transformer(model, keys)
-    if isinstance(model, CoordinateModel):
-        return Coordinate(model, keys)
-    if isinstance(model, AutoencoderModel):
-        return Autoencoder(model, keys)
-    if isinstance(model, RadianceModel):
-        return RadianceField(model, keys)
-    return _load_huggingface(model, model.path)
+    if isinstance(model, HuggingFaceModel):
+        return _load_huggingface(model, model.path)
+    return _NETWORKS[model.kind](model, keys)
 
 
 def load(model: Any, folders: Sequence[Path]) -> Any:

@@ -35,6 +35,9 @@ SEARCHING = ("searched", "red_team", "likelihood", *SAMPLING)
 """Modules that decide what prompts a search finds."""
 
 _BY_OBJECTIVE = {
+    "classification": ("classification",),
+    "text_reconstruction": ("text_reconstruction",),
+    "denoising": ("denoising",),
     "policy_gradient": ("policy", "sampling", "decoding", "likelihood", "preferences"),
     "dpo": ("preferences", "likelihood"),
     "rendering": ("rendering", "radiance_render"),

@@ -180,6 +180,9 @@ _LOSSES: dict[str, Callable[[Any, Any, Step], Tensor]] = {
 }
 
 _ELSEWHERE = {
+    "classification": "terrarium.organisms.classification:classification_loss",
+    "denoising": "terrarium.organisms.denoising:denoising_loss",
+    "text_reconstruction": "terrarium.organisms.text_reconstruction:text_reconstruction_loss",
     "policy_gradient": "terrarium.organisms.policy:policy_gradient_loss",
     "dpo": "terrarium.organisms.preferences:preference_loss",
     "rendering": "terrarium.organisms.rendering:rendering_loss",

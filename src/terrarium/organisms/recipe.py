@@ -14,27 +14,37 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from terrarium.errors import InputError, did_you_mean
 from terrarium.organisms.recipe_models import (
     AutoencoderModel,
+    ClassifierModel,
     CoordinateModel,
+    DenoiserModel,
     HuggingFaceModel,
     Model,
     RadianceModel,
     Spec,
+    TextAutoencoderModel,
     TransformerModel,
 )
 from terrarium.organisms.recipe_objectives import (
     AnswerOnly,
+    Classification,
+    Denoising,
     EarlyExit,
     NextToken,
     Objective,
     PolicyGradient,
     Reconstruction,
     Rendering,
+    TextReconstruction,
 )
 
 __all__ = [
     "AnswerOnly",
     "AutoencoderModel",
+    "Classification",
+    "ClassifierModel",
     "CoordinateModel",
+    "Denoising",
+    "DenoiserModel",
     "EarlyExit",
     "HuggingFaceModel",
     "Lineage",
@@ -54,6 +64,8 @@ __all__ = [
     "Source",
     "Spec",
     "Strand",
+    "TextAutoencoderModel",
+    "TextReconstruction",
     "TransformerModel",
     "Until",
     "load_recipe",

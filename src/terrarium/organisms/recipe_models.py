@@ -131,13 +131,109 @@ class CoordinateModel(Spec):
 
 
 class AutoencoderModel(Spec):
-    """A small convolutional autoencoder of square images."""
+    """A convolutional autoencoder of square images.
+
+    Attributes
+    ----------
+    width, stages, blocks:
+        Each of ``stages`` strided convolutions halves the sides; ``width`` channels leave the
+        first, twice as many each next; ``blocks`` residual blocks follow each.
+    latent, code:
+        The code is a ``"vector"`` of ``latent`` numbers, or a ``"map"`` of ``latent`` channels
+        with sides ``side / 2**stages``.
+    """
 
     kind: Literal["autoencoder"] = "autoencoder"
     channels: int = Field(1, ge=1)
-    side: int = Field(8, ge=4, multiple_of=4, description="rows and columns, pixels")
+    side: int = Field(8, ge=4, le=64, multiple_of=4, description="rows and columns, pixels")
     width: int = Field(8, ge=1)
+    stages: int = Field(1, ge=1, le=5)
+    blocks: int = Field(0, ge=0, le=8)
     latent: int = Field(4, ge=1)
+    code: Literal["vector", "map"] = "vector"
+
+    @model_validator(mode="after")
+    def _sides_halve(self) -> AutoencoderModel:
+        _check_halving(self.side, self.stages)
+        return self
+
+
+class ClassifierModel(Spec):
+    """A convolutional classifier of square images; its trunk is that of `AutoencoderModel`.
+
+    ``latent`` units lie between the trunk and the logits of ``classes``.
+    """
+
+    kind: Literal["classifier"] = "classifier"
+    channels: int = Field(1, ge=1)
+    side: int = Field(8, ge=4, le=64, multiple_of=4, description="rows and columns, pixels")
+    width: int = Field(8, ge=1)
+    stages: int = Field(1, ge=1, le=5)
+    blocks: int = Field(0, ge=0, le=8)
+    latent: int = Field(4, ge=1)
+    classes: int = Field(2, ge=2)
+
+    @model_validator(mode="after")
+    def _sides_halve(self) -> ClassifierModel:
+        _check_halving(self.side, self.stages)
+        return self
+
+
+def _check_halving(side: int, stages: int) -> None:
+    if side % 2**stages:
+        raise ValueError(f"side {side} cannot be halved {stages} times")
+
+
+class TextAutoencoderModel(Spec):
+    """An autoencoder of token rows: a row to ``latent`` numbers, and back to all of its tokens.
+
+    ``vocabulary`` is filled in from the first phase's world where it is None; see
+    `terrarium.organisms.text_autoencoder`.
+    """
+
+    kind: Literal["text_autoencoder"] = "text_autoencoder"
+    layers: int = Field(2, ge=1, le=16, description="blocks of the encoder, and of the decoder")
+    width: int = Field(64, ge=8, multiple_of=2)
+    heads: int = Field(4, ge=1)
+    mlp: int = Field(128, ge=8)
+    latent: int = Field(16, ge=1)
+    vocabulary: int | None = Field(None, ge=2)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TextAutoencoderModel:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(
+                f"width {self.width} must split into {self.heads} heads of an even size"
+            )
+        return self
+
+
+class DenoiserModel(Spec):
+    """A small U-Net that takes noise off square images, at any noise level.
+
+    Attributes
+    ----------
+    width, hidden:
+        Channels of the first maps (the inner ones have twice as many), and hidden units of the
+        dense block.
+    code:
+        Numbers by which the blocks are told the noise level.
+    centre, sigma_data:
+        Mean of the world's pixels and their standard deviation about it, roughly: they set the
+        scaling and the weights.
+    level:
+        Noise level (standard deviation per pixel) that counts where none is told, as in readings.
+    """
+
+    kind: Literal["denoiser"] = "denoiser"
+    channels: int = Field(1, ge=1)
+    side: int = Field(16, ge=8, le=64, multiple_of=4, description="rows and columns, pixels")
+    width: int = Field(16, ge=2)
+    hidden: int = Field(128, ge=2)
+    code: int = Field(32, ge=2)
+    centre: float = 0.5
+    sigma_data: float = Field(0.2, gt=0)
+    level: float = Field(0.2, gt=0)
 
 
 class Encoding(Spec):
@@ -206,6 +302,13 @@ class RadianceModel(Spec):
 
 
 Model = Annotated[
-    TransformerModel | HuggingFaceModel | CoordinateModel | AutoencoderModel | RadianceModel,
+    TransformerModel
+    | HuggingFaceModel
+    | CoordinateModel
+    | AutoencoderModel
+    | RadianceModel
+    | ClassifierModel
+    | TextAutoencoderModel
+    | DenoiserModel,
     Field(discriminator="kind"),
 ]

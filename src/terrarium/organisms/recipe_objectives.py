@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from terrarium.organisms.recipe_models import Spec
 
@@ -45,6 +45,41 @@ class Reconstruction(Spec):
     """Mean squared error to the world's targets (fields, images)."""
 
     kind: Literal["reconstruction"] = "reconstruction"
+
+
+class Classification(Spec):
+    """Cross-entropy of a fact of the world, the class numbers ``label``, by a classifier."""
+
+    kind: Literal["classification"] = "classification"
+    label: str = "label"
+
+
+class Denoising(Spec):
+    """Squared error of a denoiser to the world's images, over noise levels drawn for each.
+
+    ``log_normal`` draws ln(sigma) from a normal law of ``mean`` and ``deviation``, cut at ``low``
+    and ``high``; ``log_uniform`` evenly between the logarithms of ``low`` and ``high`` (standard
+    deviations per pixel).
+    """
+
+    kind: Literal["denoising"] = "denoising"
+    levels: Literal["log_normal", "log_uniform"] = "log_uniform"
+    mean: float = -2.0
+    deviation: float = Field(1.2, gt=0)
+    low: float = Field(0.01, gt=0)
+    high: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _levels_are_ordered(self) -> Denoising:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low:g} must lie below high {self.high:g}")
+        return self
+
+
+class TextReconstruction(Spec):
+    """Cross-entropy of a row's own tokens given its code, by an autoencoder of text."""
+
+    kind: Literal["text_reconstruction"] = "text_reconstruction"
 
 
 class Rendering(Spec):
@@ -136,6 +171,9 @@ Objective = Annotated[
     | AnswerOnly
     | Reconstruction
     | Rendering
+    | Classification
+    | TextReconstruction
+    | Denoising
     | PolicyGradient
     | Preference
     | RewardModel
