@@ -11,7 +11,7 @@ from terrarium.worlds.base import Batch
 from terrarium.worlds.check import check_world
 from terrarium.worlds.images import shapes
 from terrarium.worlds.images.factors import FACTORS, RANGES, Images
-from terrarium.worlds.images.rendering import AMBIENT, hsv
+from terrarium.worlds.images.rendering import AMBIENT, SATURATION, VALUE, hsv
 
 THIRD = 0.8 / 3**0.5
 CORNERS = {
@@ -151,7 +151,7 @@ def test_pixels_wholly_inside_have_the_shaded_colour():
     world = Images(side=16, vary=10, samples=1)
     batch = world.sample(30, generator("colour"))
     maps = world.maps(batch)
-    rgb = hsv(batch.facts["hue"], 0.85, 0.95)[:, :, None, None] * maps["shading"][:, None]
+    rgb = hsv(batch.facts["hue"], SATURATION, VALUE)[:, :, None, None] * maps["shading"][:, None]
     deep = np.broadcast_to((maps["distance"] < -1)[:, None], rgb.shape)
     assert batch.inputs[deep] == pytest.approx(rgb[deep], abs=1e-4)
 

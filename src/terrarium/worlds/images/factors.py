@@ -63,7 +63,7 @@ RANGES: Mapping[str, Range] = {
     "light_deg": Range(-75.0, 75.0),
     "rotation_deg": Range(-40.0, 40.0),
     "ground_hue": Range(0.0, 0.75),
-    "ground_value": Range(0.25, 0.75),
+    "ground_value": Range(0.1, 0.6),
     "elevation_deg": Range(25.0, 75.0),
 }
 """Factors that are numbers.
@@ -127,7 +127,13 @@ class Images(BaseModel):
         return Image(self.channels, self.side, self.side)
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
-        """Return ``n`` images of ``split``.
+        """Return ``n`` images of ``split``."""
+        return self.render(*self.draw(n, rng, split))
+
+    def draw(
+        self, n: int, rng: np.random.Generator, split: Split = "train"
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+        """Return shape classes ``(n,)`` and factors for `render`, of images of ``split``.
 
         The first two varying numbers are cut into cells, each of which belongs to one split.
         """
@@ -143,7 +149,7 @@ class Images(BaseModel):
             for name in keyed:
                 share[name][pending] = rng.random(len(pending))
             pending = pending[~_owned([share[name][pending] for name in keyed], split)]
-        return self.render(label, {name: RANGES[name].at(share[name]) for name in RANGES})
+        return label.astype(np.int64), {name: RANGES[name].at(share[name]) for name in RANGES}
 
     def render(self, label: Array, factors: Mapping[str, Array]) -> Batch:
         """Return the images made from shape classes ``(n,)`` and all of `RANGES`' factors.

@@ -22,7 +22,7 @@ LENGTHS = ("row", "column", "size")
 AMBIENT = 0.25
 """Light that reaches every surface; the rest comes from the lamp."""
 
-SATURATION, VALUE, GROUND_SATURATION = 0.85, 0.95, 0.45
+SATURATION, VALUE, GROUND_SATURATION = 0.7, 1.0, 0.45
 
 
 @dataclass(frozen=True)
