@@ -219,6 +219,7 @@ worlds: Registry[Any] = Registry(
         "statements": "terrarium.worlds.statements:Statements",
         "field": "terrarium.worlds.field:AnalyticField",
         "patches": "terrarium.worlds.patches:Patches",
+        "captions": "terrarium.worlds.images.captions:Captions",
         "images": "terrarium.worlds.images.factors:Images",
         "scenes": "terrarium.worlds.scenes.world:Scenes",
         "image_mixture": "terrarium.worlds.images.mixtures:ImageMixture",
