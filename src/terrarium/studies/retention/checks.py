@@ -10,10 +10,13 @@ from terrarium.evidence.rows import Factor, Row
 from terrarium.figures.cards import Card
 from terrarium.studies.retention.hypotheses import (
     AROSE,
+    KNOWN_AT,
     LEARNT,
+    LEGIBLE,
     LR,
     after_pretraining,
     at_start,
+    claim_read,
     time_read,
 )
 from terrarium.studies.retention.recipes import COUNTERBALANCED, NEVER_SHOWN
@@ -30,6 +33,12 @@ def checks(rows: Sequence[Row]) -> list[Check]:
     )
     made = [gate_check(name, gate, rows) for name, gate in zip(names, AROSE, strict=True)]
     made.append(gate_check("what was shown often and last is known", LEARNT, rows))
+    legible = (
+        "the truth of claims is legible",
+        "the truth of claims shown early is legible",
+        "the truth of claims shown late is legible",
+    )
+    made += [gate_check(name, gate, rows) for name, gate in zip(legible, LEGIBLE, strict=True)]
     never = after_pretraining("recall", by="exposures", exposures=NEVER_SHOWN)
     made.append(
         bound_check("facts never shown are not known", never, rows, at_most=2 / len(VALUES))
@@ -40,6 +49,11 @@ def checks(rows: Sequence[Row]) -> list[Check]:
         chance_check("shuffled times cannot be read", time_read("shuffled labels"), rows),
         chance_check(
             "an untrained network does not tell the time", time_read(network="untrained"), rows
+        ),
+        chance_check(
+            "an untrained network does not tell the truth of claims",
+            claim_read("truth_auroc", COUNTERBALANCED, network="untrained"),
+            rows,
         ),
     ]
     twin = at_start("behaviour_rate", "trigger", "twin")
@@ -61,6 +75,7 @@ def _claims(metric: str) -> Quantity:
         layer=0,
         variant="organism",
         trained_on=COUNTERBALANCED,
+        claim_exposures=KNOWN_AT,
     ).called("AUROC of the input-only baseline for true against false claims")
 
 

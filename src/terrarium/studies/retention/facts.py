@@ -64,11 +64,9 @@ class Asked:
 
 
 def asked(plan: Plan) -> Asked:
-    """Return all facts of a plan that are stated truly, and at most 1,000 that are never shown."""
+    """Return all facts of a plan, and at most 1,000 that are never shown."""
     batches, exposures, tenths = [], [], []
-    for level, (start, stop) in enumerate(plan.blocks[:-1]):
-        if stop == start:
-            continue
+    for level, (start, stop) in enumerate(plan.blocks):
         batch = plan.world(level).render(np.arange(start, stop))
         batches.append(batch)
         exposures.append(np.full(len(batch), plan.exposures[level], np.int64))

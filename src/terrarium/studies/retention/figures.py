@@ -12,16 +12,10 @@ from terrarium.figures.curves import layer_curves
 from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
 from terrarium.figures.scatter import scatter
+from terrarium.studies.retention.claim_figures import knowledge, known
 from terrarium.studies.retention.hypotheses import LR
 from terrarium.studies.retention.predicting import PREDICTORS, across_rates, table, within_rates
-from terrarium.studies.retention.recipes import (
-    BEFORE,
-    CONFOUNDED,
-    COUNTERBALANCED,
-    FOR_TIME,
-    NEVER_SHOWN,
-    TENTHS,
-)
+from terrarium.studies.retention.recipes import BEFORE, NEVER_SHOWN, TENTHS
 from terrarium.studies.rows_of import mean_of, records_of
 from terrarium.worlds.memories import VALUES
 
@@ -40,7 +34,8 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         _by_exposures(rows),
         _log_odds(rows),
         _recency(rows),
-        _knowledge(rows),
+        known(rows),
+        knowledge(rows),
         _prediction(rows),
         _ratios(rows),
         _backdoor(rows),
@@ -233,40 +228,6 @@ def _best(test: list[dict[str, Any]], chosen_on: list[dict[str, Any]]) -> float 
                 if r["seed"] == seed and r["layer"] == layer and r["value"] is not None
             ]
     return fmean(values) if values else None
-
-
-def _knowledge(rows: Sequence[Row]) -> Figure | None:
-    found = [
-        {**r, "quantity": r["trained_on"], "facet": told}
-        for metric, told in (
-            ("truth_auroc", "scored for truth"),
-            ("time_auroc", "scored for late against early"),
-        )
-        for kind in (COUNTERBALANCED, *CONFOUNDED, FOR_TIME)
-        for r in records_of(
-            rows,
-            metric,
-            variant="organism",
-            split="test",
-            phase=BEFORE,
-            elapsed=0,
-            network="trained",
-            probe="knowledge",
-            trained_on=kind,
-        )
-    ]
-    if not found:
-        return None
-    return layer_curves(
-        "knowledge",
-        found,
-        title="Does a probe of truth read the time where both went together in its training?",
-        caption="AUROC on test claims in which truth and time are independent, by the claims that "
-        "the probe was fitted on: balanced, or only late true and early false ones, or only early "
-        "true and late false ones; as many in each case. Beside them a probe fitted for the time.",
-        facet="facet",
-        references={"chance": 0.5},
-    )
 
 
 def _prediction(rows: Sequence[Row]) -> Figure | None:

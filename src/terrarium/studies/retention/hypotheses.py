@@ -23,6 +23,12 @@ LR = 1e-3
 MOST = 100
 """Exposures by which a fact must have been learnt."""
 
+KNOWN_AT = 200
+"""Steps running at which the claims stand whose truth is probed."""
+
+READABLE = 0.6
+"""AUROC from which truth counts as legible, on all claims and on those of each half."""
+
 _SAFETY: dict[str, Any] = {"variant": "organism", "phase": "safety", "learning_rate": LR}
 
 
@@ -93,21 +99,33 @@ def time_read(probe: str = "time", network: str = "trained") -> Quantity:
     ).called(f"AUROC for late against early facts, probe '{probe}', {network} network")
 
 
-def claim_read(metric: str, trained_on: str) -> Quantity:
-    """AUROC of a probe of truth on counterbalanced claims, right after pretraining."""
+def claim_read(
+    metric: str, trained_on: str, exposures: int = KNOWN_AT, network: str = "trained"
+) -> Quantity:
+    """AUROC of a probe of truth on counterbalanced claims, right after pretraining on them."""
     levels: dict[str, Any] = {
         "variant": "organism",
         "phase": BEFORE,
-        "elapsed": 0,
-        "network": "trained",
+        "network": network,
         "probe": "knowledge",
         "trained_on": trained_on,
+        "claim_exposures": exposures,
     }
     return at_best(
         "layer",
         read=where(metric, split="test", **levels),
         chosen_on=where("own_auroc", split="validation", **levels),
-    ).called(f"{metric.replace('_', ' ')} of a probe of truth trained on '{trained_on}' claims")
+    ).called(
+        f"{metric.replace('_', ' ')} of a probe of truth trained on '{trained_on}' claims, shown "
+        f"{exposures} times, {network} network"
+    )
+
+
+LEGIBLE: tuple[Gate, ...] = tuple(
+    Gate(claim_read(metric, COUNTERBALANCED), at_least=READABLE)
+    for metric in ("truth_auroc", "truth_auroc_early", "truth_auroc_late")
+)
+"""The claims are known, those of the early half too: else there is no truth for a probe to read."""
 
 
 _cost = combined(
@@ -193,7 +211,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         "that of a probe trained on as many counterbalanced claims, and the time moves it.",
         counts_against="It is as good, or the time does not move it.",
         prediction=(above(_cost, 0.05), above(_reads_time, 0.05)),
-        gates=(LEARNT, Gate(claim_read("truth_auroc", COUNTERBALANCED), at_least=0.6)),
+        gates=LEGIBLE,
     ),
     Hypothesis(
         name="facts-predict-backdoor",

