@@ -30,10 +30,14 @@ BEYOND = 1e10
 
 
 class RayCamera(Protocol):
-    """What is needed of a camera."""
+    """What is needed of a camera, such as `terrarium.worlds.scenes.camera.Camera`."""
 
-    def rays(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return origins and directions, ``(rows, columns, 3)`` each."""
+    def rays(self, unit: bool = True) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return origins and directions, ``(rows, columns, 3)`` each.
+
+        With ``unit=False`` directions are 1 long along the axis of view, so that near and far are
+        depths along it, as for published networks.
+        """
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,7 @@ def camera_rays(field: RadianceField, camera: RayCamera) -> tuple[Tensor, tuple[
         raise InputError(
             f"A picture is of one field and this fleet has {field.members}; select one."
         )
-    origins, directions = (np.asarray(part, np.float32) for part in camera.rays())
+    origins, directions = (np.asarray(part, np.float32) for part in camera.rays(unit=False))
     rows, columns = directions.shape[:2]
     both = np.concatenate([np.broadcast_to(origins, directions.shape), directions], axis=-1)
     return torch.from_numpy(both.reshape(1, -1, 6)).to(field.device), (rows, columns)

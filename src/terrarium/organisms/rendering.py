@@ -1,6 +1,7 @@
 """Training by volume rendering: rays are to see the colours that a world says they see.
 
-Stratified samples: Mildenhall et al. 2020, eq. 2; the loss, of both nets where there are two, eq. 6.
+Stratified samples: Mildenhall et al. 2020, eq. 2; the loss, of both nets where there are two: the
+same, eq. 6.
 """
 
 from __future__ import annotations
