@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from terrarium.evidence.intervals import grouped_auroc_interval
 from terrarium.evidence.rows import Interval, Row, measured
 from terrarium.evidence.table import read_rows
-from terrarium.studies import own_checks, own_data, own_figures
+from terrarium.studies import own_checks, own_data, own_detecting, own_figures
 from terrarium.studies.measure_probes import CONTRAST, PLAIN
 from terrarium.worlds.statements import load_statements
 
@@ -287,6 +287,49 @@ def test_detectors_meet_controls_and_say_what_they_cannot(command, foreign, tiny
     assert "1 % false positives need 100 held-out trusted rows" in recall[0].reason
     assert "Every detector at the last layer" in said.out
     assert "Do rows of suspect.csv look odd" in (tmp_path / "d" / "report.html").read_text("utf-8")
+
+
+def test_halves_are_even_and_share_no_group():
+    rng = np.random.default_rng(0)
+    for sizes in ([1] * 40, [7, 2, 1, 9, 4, 3, 3, 5], [30, 1, 1], [20, 20]):
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        rows = rng.permutation(len(groups))
+        first, second = own_detecting.halves(rows, groups)
+        assert sorted([*first, *second]) == sorted(rows)
+        assert not {*groups[first]} & {*groups[second]}
+        assert min(len(first), len(second)) >= 1
+        assert abs(len(first) - len(second)) <= max(sizes)
+    first, second = own_detecting.halves(rows, np.zeros(40, int))
+    assert (len(first), len(second)) == (40, 0)
+    first, second = own_detecting.halves(rows, None)
+    assert (first == rows[:20]).all()
+    assert (second == rows[20:]).all()
+
+
+def test_detectors_are_judged_on_groups_that_they_were_not_fitted_on(
+    command, foreign, tiny_models, tmp_path, monkeypatch
+):
+    rows = [{k: row[k] for k in ("statement", "group")} for row in foreign.statements()]
+    trusted = foreign.write_table(tmp_path / "a.csv", rows[:180])
+    suspect = foreign.write_table(
+        tmp_path / "b.csv", [{"statement": r["statement"]} for r in rows[180:210]]
+    )
+    seen = []
+    drawn = own_detecting._kinds
+    monkeypatch.setattr(own_detecting, "_kinds", lambda *a: seen.append(drawn(*a)) or seen[-1])
+    asked = (tiny_models("gpt2"), "--trusted", trusted, "--suspect", suspect, "-o", "d")
+    assert detect(command, *asked).code == 0
+    (kinds,) = seen
+    names = [row["group"] for row in rows[:180]]
+    sides = [{names[i] for i in side} for side in (kinds.fitted, kinds.held)]
+    assert not sides[0] & sides[1]
+    assert len(kinds.fitted) == len(kinds.held) == 90
+    (row,) = chosen(read_rows(tmp_path / "d"), "detector_auroc", detector="input only")
+    assert row.interval.over == "groups"
+    foreign.write_table(tmp_path / "a.csv", [{**row, "group": "one"} for row in rows[:180]])
+    said = detect(command, *asked[:-1], "e")
+    assert said.code != 0
+    assert "all trusted rows are of one group" in said.err + said.out
 
 
 def test_rows_like_the_trusted_ones_look_like_them(command, foreign, tiny_models, tmp_path):

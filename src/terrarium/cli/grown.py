@@ -77,7 +77,8 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n\n  terrarium detect my-model --trusted normal.csv --suspect new.csv\n\n"
         "  terrarium detect my-model --trusted normal.csv --suspect new.csv --control other.csv\n\n"
         "Detectors are fitted on half of the trusted statements; no label is needed. A control "
-        "holds harmless statements that are as unfamiliar as the suspect ones."
+        "holds harmless statements that are as unfamiliar as the suspect ones. Rows of one group "
+        "(a column group, if you like) stay in one half, and intervals are over groups."
     )(detect)
     app.command(
         epilog="Examples:\n\n  terrarium compare my_probe.py\n\n"

@@ -191,11 +191,15 @@ def _area(
 
 @dataclass(frozen=True)
 class Texts:
-    """The statements read from one file, at most `MOST_ROWS`, and the rows that the file has."""
+    """The statements read from one file, at most `MOST_ROWS`, and the rows that the file has.
+
+    ``groups`` ``(n,)`` names the group of each; None where the file has no such column.
+    """
 
     texts: list[str]
     total: int
     kept: NDArray[np.int64]
+    groups: NDArray[np.str_] | None = None
 
 
 def read_files(
@@ -213,11 +217,13 @@ def read_files(
 
 
 def _read_texts(path: Path, columns: Mapping[str, str], least: int, role: str) -> Texts:
-    own = {name: column for name, column in columns.items() if name == "statement"}
+    own = {name: column for name, column in columns.items() if name in ("statement", "group")}
     raw = read_columns(path, own, 1_000_000, ("statement",))
-    for place, text in zip(raw["where"], raw["statement"], strict=True):
-        if text is None or not str(text).strip():
-            raise InputError(f"{path}, {place}: statement is {text!r}; expected some text.")
+    needed = [name for name in ("statement", "group") if name in raw]
+    for name in needed:
+        for place, text in zip(raw["where"], raw[name], strict=True):
+            if text is None or not str(text).strip():
+                raise InputError(f"{path}, {place}: {name} is {text!r}; expected some text.")
     total = len(raw["statement"])
     if total < least:
         raise InputError(
@@ -226,4 +232,5 @@ def _read_texts(path: Path, columns: Mapping[str, str], least: int, role: str) -
         )
     order = generator("rows of", role).permutation(total)[:MOST_ROWS]
     kept = np.sort(order)
-    return Texts([str(raw["statement"][i]) for i in kept], total, kept)
+    groups = np.array([str(raw["group"][i]) for i in kept]) if "group" in raw else None
+    return Texts([str(raw["statement"][i]) for i in kept], total, kept, groups)

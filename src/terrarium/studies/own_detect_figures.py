@@ -9,7 +9,7 @@ from terrarium.evidence.rows import Row
 from terrarium.figures.curves import layer_curves
 from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
-from terrarium.studies.own_figures import CHANCE, INPUT, Record, records, told
+from terrarium.studies.own_figures import CHANCE, INPUT, Record, records, told, varied
 
 UNTRAINED = "mahalanobis, untrained network"
 SERIES = ("mahalanobis", "local_outlier_factor", "isolation_forest", UNTRAINED, INPUT)
@@ -42,8 +42,8 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
         title=f"Suspect rows look odd at AUROC {told(last)} (Mahalanobis, last layer); "
         f"their words alone at {told(words)}",
         caption="AUROC of the rows against trusted rows that no detector was fitted on. Layers are "
-        "numbered by the blocks before the site; bands are 95 % intervals over the rows of this "
-        "one model (DeLong), which are taken to be independent. Only what exceeds the input alone"
+        f"numbered by the blocks before the site; bands are 95 % intervals {varied(rows)}. Only "
+        "what exceeds the input alone"
         + (" and the harmless control" if several else "")
         + " speaks of the model.",
         facet="suspect" if several else None,
@@ -83,7 +83,7 @@ def _detectors(rows: Sequence[Row]) -> Figure | None:
         caption="AUROC of the rows against held-out trusted rows. The layer is set beforehand: "
         "no suspect row chose it. The log-odds detector sees all layers together; quantum entropy "
         "and spectral signature judge each row beside all others that they score. Rules are 95 % "
-        "intervals over the rows of this one model (DeLong), which are taken to be independent.",
+        f"intervals {varied(rows)}.",
         group="suspect" if len({r["suspect"] for r in drawn}) > 1 else None,
         references=CHANCE,
         domain=(0.0, 1.0),
@@ -104,8 +104,8 @@ def _recall(rows: Sequence[Row]) -> Figure | None:
         title=f"At 1 % false positives the best detector finds {told(best)} of the suspect rows "
         f"({named}); the words alone {told(_named(known, INPUT))}",
         caption="Recall (proportion) at the threshold that at most 1 % of held-out trusted rows "
-        "exceed, last layer. Rules are 95 % intervals over suspect rows, the threshold taken as "
-        "given (Clopper-Pearson).",
+        "exceed, last layer. Rules are 95 % intervals over suspect rows, each taken by itself and "
+        "the threshold as given (Clopper-Pearson).",
         group="suspect" if len({r["suspect"] for r in drawn}) > 1 else None,
         x_title="recall at 1 % false positives (proportion)",
         domain=(0.0, 1.0),

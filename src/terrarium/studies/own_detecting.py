@@ -32,18 +32,22 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Kinds:
-    """Which rows are which, in one array of all: fitted on, trusted and held out, suspect."""
+    """Which rows are which, in one array of all: fitted on, trusted and held out, suspect.
+
+    ``groups`` numbers the group of every row; None where no file names groups.
+    """
 
     fitted: NDArray[np.int64]
     held: NDArray[np.int64]
     suspects: Mapping[str, NDArray[np.int64]]
+    groups: NDArray[np.int64] | None = None
 
 
 def detect_rows(spec: Mapping[str, Any], name: str, progress: Progress) -> list[Row]:
     """Return the rows of ``terrarium detect``; ``spec`` is that of `detect_study`."""
     found = read_files(spec, spec["columns"])
     texts = [text for part in found.values() for text in part.texts]
-    kinds = _kinds({role: len(part.texts) for role, part in found.items()}, spec)
+    kinds = _kinds(found, spec)
     progress.start(name, 100.0, "%")
     rows = list(_size_rows(found))
     with tempfile.TemporaryDirectory(prefix="terrarium-") as aside:
@@ -76,16 +80,65 @@ def _untrained_rows(reader: Reader, texts: Sequence[str], kinds: Kinds) -> Itera
         yield from _kind_rows(fit, x, kinds, detector=UNTRAINED, site=site, layer=at + 1)
 
 
-def _kinds(sizes: Mapping[str, int], spec: Mapping[str, Any]) -> Kinds:
-    """Draw the half of the trusted rows that detectors are fitted on."""
+def _kinds(found: Mapping[str, Texts], spec: Mapping[str, Any]) -> Kinds:
+    """Draw the half of the trusted rows that detectors are fitted on, whole groups of them.
+
+    Raises ``InputError`` where all trusted rows are of one group, so that none can be held out.
+    """
+    sizes = {role: len(part.texts) for role, part in found.items()}
+    groups = _groups(found)
     order = generator("trusted half", *spec["digests"]).permutation(sizes["trusted"])
-    half = len(order) // 2
+    fitted, held = halves(order, groups)
+    if not len(held):
+        raise InputError(
+            f"{spec['trusted']}: all trusted rows are of one group, and detectors are judged on "
+            "groups that they were not fitted on; give rows of at least two groups."
+        )
     start, suspects = sizes["trusted"], {}
     for role in ("suspect", "control"):
         if role in sizes:
             suspects[role] = np.arange(start, start + sizes[role])
             start += sizes[role]
-    return Kinds(order[:half], order[half:], suspects)
+    return Kinds(fitted, held, suspects, groups)
+
+
+def _groups(found: Mapping[str, Texts]) -> NDArray[np.int64] | None:
+    """Return the group of every row of all files, as numbers; None where none is named.
+
+    One name is one group in all files; a row of a file without groups is a group of its own.
+    """
+    if all(part.groups is None for part in found.values()):
+        return None
+    names: list[tuple[str, str]] = []
+    for role, part in found.items():
+        if part.groups is None:
+            names += [(role, str(at)) for at in range(len(part.texts))]
+        else:
+            names += [("", name) for name in part.groups.tolist()]
+    numbers = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
+def halves(
+    rows: NDArray[np.int64], groups: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut ``rows`` ``(n,)``, in their order, into two halves in which no group stands twice.
+
+    ``groups`` numbers the group of every row there is; None takes each row by itself.  Groups
+    follow their first rows, and the cut is where the halves are most even; a second half is
+    empty only where all rows are of one group.
+    """
+    if groups is None:
+        return rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    own = groups[rows]
+    _, first, number = np.unique(own, return_index=True, return_inverse=True)
+    place = first[number]  # of every row: where its group's first row stands
+    order = np.argsort(place, kind="stable")
+    ends = np.flatnonzero(np.diff(place[order])) + 1
+    if not len(ends):
+        return rows, rows[:0]
+    cut = ends[np.abs(ends - len(rows) / 2).argmin()]
+    return rows[order[:cut]], rows[order[cut:]]
 
 
 def _size_rows(found: Mapping[str, Texts]) -> Iterator[Row]:
@@ -128,7 +181,8 @@ def _kind_rows(fit: Fit, x: Array, kinds: Kinds, **factors: Any) -> Iterator[Row
         scores = None if isinstance(fit, str) else fit(x[np.r_[kinds.held, suspect]])
         shared = {"suspect": kind, **factors}
         options: dict[str, Any] = {"reason": fit} if isinstance(fit, str) else {}
-        yield auroc_row("detector_auroc", scores, odd, **options, **shared)
+        of = None if kinds.groups is None else kinds.groups[np.r_[kinds.held, suspect]]
+        yield auroc_row("detector_auroc", scores, odd, groups=of, **options, **shared)
         yield _recall_row(scores, odd, options.get("reason", ""), shared)
 
 
@@ -166,14 +220,14 @@ def _log_odds(
         return f"it needs labels of the trusted rows: {error}", nothing
     label = facts["truth"][trusted.kept].astype(bool)
     # Probes and Gaussian are fitted on different rows, or overfitting becomes part of "normal".
-    halves = np.array_split(kinds.fitted, 2)
+    parts = halves(kinds.fitted, kinds.groups)
     columns = []
     try:
         for site in sites:
             x = reading.at(site, "prompt_end")[0]
-            probe = probes.get("logistic_regression")().fit(x[halves[0]][None], label[halves[0]])
+            probe = probes.get("logistic_regression")().fit(x[parts[0]][None], label[parts[0]])
             columns.append(log_odds_features(probe, x[None]))
         scores = np.concatenate(columns, axis=-1)
-        return detectors.get("probe_log_odds")().fit(scores[halves[1]]).score, scores
+        return detectors.get("probe_log_odds")().fit(scores[parts[1]]).score, scores
     except InputError as error:
         return f"the detector cannot be fitted: {error}", nothing

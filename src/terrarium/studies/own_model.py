@@ -85,7 +85,8 @@ def detect_study(
 ) -> Study:
     """Return the study behind ``terrarium detect MODEL --trusted A --suspect B``.
 
-    Detectors are fitted on half of the trusted rows; false positives are counted on the rest.
+    Detectors are fitted on half of the trusted rows (whole groups, where the file names groups);
+    false positives are counted on the rest.
     ``control`` holds statements that are as unfamiliar as the suspect ones and known to be
     harmless: only the excess over them speaks of anything but unfamiliar words.
     """
