@@ -30,7 +30,7 @@ def test_what_is_told_is_where_the_image_has_the_shape():
     batch = world.sample(40, np.random.default_rng(0), "test")
     distance = world.images.maps(batch)["distance"]
     for i, text in enumerate(world.texts(batch)):
-        pairs = [part.split(",") for part in text.split(": ")[1].split(" is")[0].split()]
+        pairs = [part.split("/") for part in text.split(": ")[1].split(" is ")[0].split()]
         at = (np.array(pairs, float) + 0.5) * (world.side / world.grid)
         row, column = np.floor(at).astype(int).T
         # pixel centres lie within half a diagonal of any point in the pixel

@@ -2,7 +2,7 @@
 
 A row gives colours and light in words, then points along the outline in the order in which a pen
 meets them, and asks what it is, for instance
-``blue on dark red, lit from NNW: 31,22 28,24 ... 35,23 is a cross.``  So text and images hold the
+``blue on dark red, lit from NNW low: 31/22 28/24 ... 35/23 is a cross.``  So text and images hold the
 same facts under the same law, and a difference between organisms is one of modality.
 
 Joint table: as that of `images`, ``label`` is even over the four classes where the shape varies,
@@ -39,7 +39,7 @@ HEIGHTS = (" low", " slanting", " steep", " high")
 Their order is that of the numbers.
 """
 
-_ON, _LIT, _BEGIN, _COMMA, _NEXT, _IS, _STOP = " on ", ", lit from ", ": ", ",", " ", " is", "."
+_ON, _LIT, _BEGIN, _IS, _STOP = " on ", ", lit from ", ": ", "is", "."
 
 
 class Captions(BaseModel):
@@ -93,9 +93,10 @@ class Captions(BaseModel):
 
     @cached_property
     def _vocabulary(self) -> ClosedVocabulary:
-        numbers = tuple(str(i) for i in range(self.grid))
-        words = (*ANSWERS, *VALUES, *HEIGHTS, *HUES, *LIGHTS)
-        return ClosedVocabulary((*words, _ON, _LIT, _BEGIN, _COMMA, _NEXT, _IS, _STOP, *numbers))
+        words = (*ANSWERS, *VALUES, *HEIGHTS, *HUES, *LIGHTS, _ON, _LIT, _BEGIN, _IS, _STOP)
+        rows = tuple(f"{i}/" for i in range(self.grid))
+        columns = tuple(f"{i} " for i in range(self.grid))
+        return ClosedVocabulary((*words, *rows, *columns))
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` sentences of ``split``; splits are those of the images."""
@@ -160,19 +161,18 @@ class Captions(BaseModel):
     def _points(
         self, label: NDArray[np.int64], facts: Mapping[str, Array], start: Array
     ) -> NDArray[np.int64]:
-        """Return ``row,column`` of each point with blanks between them, ``(n, 4 corners - 1)``."""
+        """Return ``row/column`` of each point, ``(n, 2 corners)``."""
         u, v = np.moveaxis(outlines.points(label, np.asarray(start), self.corners), 2, 0)
         turn = np.radians(facts["rotation_deg"])[:, None]
         size = np.asarray(facts["size"])[:, None]
         down = np.asarray(facts["row"])[:, None] + size * (u * np.sin(turn) + v * np.cos(turn))
         across = np.asarray(facts["column"])[:, None] + size * (u * np.cos(turn) - v * np.sin(turn))
         ids = self._vocabulary.ids
-        out = np.empty((len(label), self.corners, 4), np.int64)
-        for place, value in ((0, down), (2, across)):
+        out = np.empty((len(label), self.corners, 2), np.int64)
+        for place, (first, value) in enumerate((("0/", down), ("0 ", across))):
             step = np.floor(value * (self.grid / self.side)).astype(np.int64)
-            out[:, :, place] = ids["0"] + np.clip(step, 0, self.grid - 1)
-        out[:, :, 1], out[:, :, 3] = ids[_COMMA], ids[_NEXT]
-        return out.reshape(len(label), -1)[:, :-1]
+            out[:, :, place] = ids[first] + np.clip(step, 0, self.grid - 1)
+        return out.reshape(len(label), -1)
 
     def optimum(self, batch: Batch) -> NDArray[np.float64]:
         """Return ``(n, 4)``: the right class is certain."""
@@ -238,7 +238,7 @@ class Captions(BaseModel):
 
     def input_features(self, batch: Batch) -> NDArray[np.float32]:
         """Return ``(n, k)`` one-hot tokens of the sentence, for the input-only baseline."""
-        return input_features(batch, len(self._vocabulary), 4 * self.corners + 11)
+        return input_features(batch, len(self._vocabulary), 2 * self.corners + 11)
 
 
 _PLACED = frozenset({"row", "column", "size", "rotation_deg"})
