@@ -56,9 +56,13 @@ _PUBLIC = {
     # instruments: what we infer with
     "probes": "terrarium.instruments.base",
     "detectors": "terrarium.instruments.base",
+    "dictionaries": "terrarium.instruments.base",
     "ContrastPairs": "terrarium.instruments.base",
     "check_probe": "terrarium.instruments.check_probe",
     "check_detector": "terrarium.instruments.check_detector",
+    "check_dictionary": "terrarium.instruments.check_dictionary",
+    "load_saelens": "terrarium.instruments.dictionaries.saelens",
+    "save_saelens": "terrarium.instruments.dictionaries.saelens",
     "causal_effect": "terrarium.instruments.causal",
     # evidence: what may be concluded
     "Row": "terrarium.evidence.rows",
@@ -94,10 +98,12 @@ if TYPE_CHECKING:
     from terrarium.evidence.hypotheses import Hypothesis, judge
     from terrarium.evidence.rows import Row
     from terrarium.evidence.table import query, read_rows, rows_frame, write_rows
-    from terrarium.instruments.base import ContrastPairs, detectors, probes
+    from terrarium.instruments.base import ContrastPairs, detectors, dictionaries, probes
     from terrarium.instruments.causal import causal_effect
     from terrarium.instruments.check_detector import check_detector
+    from terrarium.instruments.check_dictionary import check_dictionary
     from terrarium.instruments.check_probe import check_probe
+    from terrarium.instruments.dictionaries.saelens import load_saelens, save_saelens
     from terrarium.organisms.grow import Organism, grow
     from terrarium.organisms.huggingface import load_folder
     from terrarium.organisms.objectives import answer_tokens

@@ -1,4 +1,4 @@
-"""The contract of probes and detectors: scikit-learn's, with fitting and fitted as two types.
+"""The contract of probes, detectors and dictionaries: scikit-learn's, fitting and fitted apart.
 
 An instrument's parameters stand in its constructor (frozen dataclasses); ``fit`` returns a small
 frozen fitted object with ``score``.  All take leading batch axes, so that every site, seed and
@@ -101,8 +101,47 @@ class Detector(Protocol):
         """Fit on ``trusted`` ``(..., n, d)``; raises ``InputError`` for NaN or too few rows."""
 
 
+@runtime_checkable
+class FittedDictionary(Protocol):
+    """A dictionary that has been fitted: features of activations and back."""
+
+    @property
+    def k(self) -> int:
+        """Number of features."""
+
+    @property
+    def d(self) -> int:
+        """Number of channels."""
+
+    @property
+    def directions(self) -> NDArray[np.float32]:
+        """``(k, d)``: what one unit of each feature adds to the activations."""
+
+    def encode(self, x: Array) -> NDArray[np.float32]:
+        """Return features ``(..., k)`` of activations ``(..., d)``, row by row."""
+
+    def decode(self, features: Array) -> NDArray[np.float32]:
+        """Return activations ``(..., d)`` of features ``(..., k)``."""
+
+
+@runtime_checkable
+class Dictionary(Protocol):
+    """Takes activations apart into features; fitted without labels.
+
+    Unlike probes and detectors, a dictionary is fitted on one site of one member at a time, and
+    the leading axes of ``x`` are examples, positions, pixels.
+    """
+
+    def fit(self, x: Array) -> FittedDictionary:
+        """Fit on rows ``(n, d)`` or maps ``(n, rows, columns, d)``.
+
+        Raises ``InputError`` for NaN, for other shapes, and for rows that are all the same.
+        """
+
+
 _PROBES = "terrarium.instruments.probes"
 _DETECTORS = "terrarium.instruments.detectors"
+_DICTIONARIES = "terrarium.instruments.dictionaries"
 
 probes: Registry[Any] = Registry(
     "probes",
@@ -135,3 +174,19 @@ detectors: Registry[Any] = Registry(
     },
 )
 """All detectors by name; a value is a class, called without arguments for its defaults."""
+
+dictionaries: Registry[Any] = Registry(
+    "dictionaries",
+    {
+        "topk": f"{_DICTIONARIES}.kinds:TopK",
+        "batch_topk": f"{_DICTIONARIES}.kinds:BatchTopK",
+        "matryoshka": f"{_DICTIONARIES}.kinds:Matryoshka",
+        "jump_relu": f"{_DICTIONARIES}.kinds:JumpReLU",
+        "gated": f"{_DICTIONARIES}.kinds:Gated",
+        "relu": f"{_DICTIONARIES}.kinds:ReLU",
+        "pca": f"{_DICTIONARIES}.decomposed:PCA",
+        "ica": f"{_DICTIONARIES}.decomposed:ICA",
+        "nmf": f"{_DICTIONARIES}.decomposed:NMF",
+    },
+)
+"""All dictionaries by name; a value is a class, called without arguments for its defaults."""

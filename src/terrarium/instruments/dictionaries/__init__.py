@@ -1,0 +1,1 @@
+"""Dictionaries: sparse autoencoders and classical baselines over the activations of any site."""
