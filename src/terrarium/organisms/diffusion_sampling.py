@@ -23,7 +23,7 @@ Denoise = Callable[[NDArray[np.float64], float], NDArray[np.float64]]
 def noise_levels(
     steps: int = 18, low: float = 0.01, high: float = 10.0, rho: float = 7.0
 ) -> NDArray[np.float64]:
-    """Return ``(steps + 1,)`` noise levels falling from ``high`` to ``low``, then 0 (equation 5)."""
+    """Return ``(steps + 1,)`` levels falling from ``high`` to ``low``, then 0 (equation 5)."""
     if steps < 2 or not 0 < low < high:
         raise InputError(
             f"Sampling needs 2 steps or more and levels 0 < low < high; got {steps} steps from "

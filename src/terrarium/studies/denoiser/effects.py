@@ -1,0 +1,80 @@
+"""What removing a feature does to the regret: units, directions, or any change of a site.
+
+A removal is a function of the site's activations, so that features of a dictionary can be measured
+in the same way: ``lambda x: x - (code(x)[..., i, None] - mean) * directions[i]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from terrarium.randomness import generator
+from terrarium.readings.hooks import capture, edit
+
+Removal = Callable[[Tensor], Tensor]
+
+SITE = "act[2]"
+"""The hidden units of the dense block, which see the whole image: one number each per image."""
+
+
+def unit_removals(mean: Tensor) -> list[Removal]:
+    """Return for each of ``k`` units the removal that sets it to its mean ``(k,)``."""
+    return [_removed(place, mean, torch.eye(len(mean))[place]) for place in range(len(mean))]
+
+
+def matched_removals(mean: Tensor, key: Sequence[str | int]) -> list[Removal]:
+    """Return for each unit the same distance in a random direction, image by image.
+
+    Every image is moved exactly as far as the unit's removal moves it.
+    """
+    drawn = generator("directions", *key).standard_normal((len(mean), len(mean)))
+    unit = torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).to(mean.dtype)
+    return [_removed(place, mean, unit[place]) for place in range(len(mean))]
+
+
+def _removed(place: int, mean: Tensor, direction: Tensor) -> Removal:
+    def change(x: Tensor) -> Tensor:
+        return x - (x[..., place, None] - mean[place]) * direction
+
+    return change
+
+
+@torch.no_grad()
+def site_mean(network: Any, noisy: NDArray[np.float64], sigma: float, site: str = SITE) -> Tensor:
+    """Return the mean activation ``(channel,)`` of a fleet of one over images at a level."""
+    with capture(network, site) as kept:
+        network(torch.from_numpy(noisy.astype(np.float32))[None], sigma)
+    return kept[site][0].mean(dim=0)
+
+
+@torch.no_grad()
+def removal_effects(
+    network: Any,
+    noisy: NDArray[np.float64],
+    exact: NDArray[np.float64],
+    sigma: float,
+    removals: Mapping[str, Removal],
+    site: str = SITE,
+) -> dict[str, float]:
+    """Return by how much each removal raises the mean squared regret per pixel at a level.
+
+    ``network`` is a fleet of one; ``exact`` the exact denoiser's output on ``noisy``.
+    """
+    images = torch.from_numpy(noisy.astype(np.float32))[None]
+    wanted = torch.from_numpy(exact)[None]
+
+    def regret() -> float:
+        return float((network(images, sigma).double() - wanted).square().mean())
+
+    whole = regret()
+    found = {}
+    for name, removal in removals.items():
+        with edit(network, site, removal):
+            found[name] = regret() - whole
+    return found
