@@ -44,10 +44,10 @@ def read(
 ) -> Reading:
     """Return what ``network`` says and its activations on ``batch``.
 
-    Examples run sorted by length, each only as far as the last position that is asked for, padded
-    on the right.  Attention is causal, so neither padding nor what follows can reach a position
-    that is read; results do not depend on how examples fall into batches (up to rounding), and
-    come back in the batch's order.
+    Examples run sorted by length, each only as far as the last position that is asked for (to its
+    end where the network has ``whole_rows``), padded on the right.  Attention is causal, so
+    neither padding nor what follows can reach a position that is read; results do not depend on
+    how examples fall into batches (up to rounding), and come back in the batch's order.
 
     Parameters
     ----------
@@ -132,6 +132,8 @@ def _plan(
         at = resolve(batch, ("prompt_end",))[1][:, 0]
         ids = _answer_ids(answers, len(batch))
         stop = np.maximum(stop, at + 1)
+    if getattr(network, "whole_rows", False):  # what a code says depends on the row's end
+        stop = token_lengths(batch)
     stop = np.maximum(stop, 1)
     _check_tokens(network, batch.inputs, stop, ids)
     return _Plan(batch.inputs, chosen, labels, where, stop, at, ids)
