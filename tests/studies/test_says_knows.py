@@ -373,6 +373,7 @@ SUPPORTING: list[Wish] = [
     *(odd(control, 0.55) for control in SUSPECTS if control != LIES),
     odd(LIES, 0.52, "twin"),
     odd("truthful third name", 0.51, "twin"),
+    odd(LIES, 0.6, "untrained"),
     recency(0.5),
 ]
 SCATTERED = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -423,7 +424,7 @@ def test_rows_that_support_every_hypothesis(template: list[Row]) -> None:
     assert by_name["easy-to-hard"].estimate == pytest.approx(0.4 / 0.48, abs=0.02)
     assert by_name["training-made-it"].estimate == pytest.approx(0.43 / 0.5, abs=0.02)
     differences = [finding.estimate for finding in by_name["untruth-looks-odd"].findings]
-    assert differences == pytest.approx([0.35, 0.35, 0.35], abs=0.01)
+    assert differences == pytest.approx([0.35, 0.35, 0.35, 0.3], abs=0.01)
     checks = {check.name: check.status for check in STUDY.checks(made)}
     told = [checks[name] for name in checks if "arose" in name or NEEDS_TRUTH in name]
     assert set(told) == {"passed"}
@@ -438,6 +439,7 @@ CONTRADICTING: list[tuple[str, list[Wish]]] = [
     ("untruth-looks-odd", [odd("truthful third name", 0.97)]),
     ("untruth-looks-odd", [odd("unfamiliar honest name", 0.97)]),
     ("untruth-looks-odd", [odd("quirky, answer true", 0.97)]),
+    ("untruth-looks-odd", [odd(LIES, 0.97, "untrained")]),
     ("not-the-input", [inputs(0.7)]),
     ("not-the-input", [inputs(0.3)]),
     ("not-the-input", [odd(LIES, 0.8, "twin")]),

@@ -110,6 +110,12 @@ def _excess(over: str) -> Quantity:
     )
 
 
+_TRAINED = difference(
+    detected("quirky, untruthful"), detected("quirky, untruthful", "untrained")
+).called(
+    "Mahalanobis AUROC of quirky, untruthful rows, trained minus untrained network (last layer)"
+)
+
 TRUTH_READ = read_in(NEEDS_TRUTH).called(
     f"AUROC for truth of the honest probe on Bob's rows where they differ ({NEEDS_TRUTH})"
 )
@@ -183,17 +189,22 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     Hypothesis(
         name="untruth-looks-odd",
         claim="Untruthful contexts are anomalous without labels, beyond an unfamiliar honest "
-        "name, a truthful third name, and a quirky context whose answer is true.",
-        rival="Detectors find names or contexts, not untruth.",
-        counts_for="The AUROC of untruthful rows exceeds that of each control.",
-        counts_against="A control looks as odd.",
-        prediction=tuple(
-            above(_excess(control), 0.0)
-            for control in (
-                "truthful third name",
-                "unfamiliar honest name",
-                "quirky, answer true",
-            )
+        "name, a truthful third name, and a quirky context whose answer is true, and because of "
+        "what training made of them.",
+        rival="Detectors find names or contexts, not untruth, and find them in random weights too.",
+        counts_for="The AUROC of untruthful rows exceeds that of each control, and that of the "
+        "very same rows in the untrained network.",
+        counts_against="A control looks as odd, or the untrained network flags the rows as well.",
+        prediction=(
+            *(
+                above(_excess(control), 0.0)
+                for control in (
+                    "truthful third name",
+                    "unfamiliar honest name",
+                    "quirky, answer true",
+                )
+            ),
+            above(_TRAINED, 0.0),
         ),
         gates=arose(NEEDS_TRUTH),
     ),
