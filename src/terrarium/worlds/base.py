@@ -226,6 +226,7 @@ worlds: Registry[Any] = Registry(
         "photographs": "terrarium.worlds.images.photographs:Photographs",
         "picture": "terrarium.worlds.picture:Picture",
         "finite": "terrarium.worlds.finite:Finite",
+        "network_field": "terrarium.organisms.network_field:NetworkField",
         "bandit": "terrarium.worlds.bandit:Bandit",
         "chat": "terrarium.worlds.chat:Chat",
         "memories": "terrarium.worlds.memories:Memories",
