@@ -61,10 +61,10 @@ class RadianceFile(Spec):
                 f"{', '.join(sorted(self.nets)) or 'none'}"
             )
         named, needed = set(self.layers.by_layer()), set(net_shapes(self.model))
-        if named != needed:
-            what, which = ("lack", needed - named) if needed - named else ("name too", named)
-            first = sorted(which - (set() if needed - named else needed))[0]
-            raise ValueError(f"layers {what} '{first}' beside what model says")
+        if needed - named:
+            raise ValueError(f"layers lack '{min(needed - named)}', which the model has")
+        if named - needed:
+            raise ValueError(f"layers name '{min(named - needed)}', which the model has not")
         return self
 
 
