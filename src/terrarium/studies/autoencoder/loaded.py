@@ -1,0 +1,41 @@
+"""Autoencoders made elsewhere, and the photographs that they are shown."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from terrarium.errors import ModelError
+from terrarium.keys import folder_checksum
+from terrarium.organisms.recipe import parse
+from terrarium.worlds.images.photographs import Photographs
+
+_BLOCK = 1 << 20
+
+
+def content_of(path: Path) -> str:
+    """Return a checksum of a model's files: the folder's, or that of all beside a file."""
+    if not path.exists():
+        raise ModelError(
+            f"There is no autoencoder at {path}; give a diffusers folder or TAESD-style state "
+            "dicts (nothing is downloaded)."
+        )
+    if path.is_dir():
+        return folder_checksum(path)
+    digest = hashlib.blake2b(digest_size=16)
+    # a pair of files: the partner has the same name but for one word
+    part = "encoder" if "encoder" in path.name else "decoder"
+    other = "decoder" if part == "encoder" else "encoder"
+    for file in sorted({path, path.with_name(path.name.replace(part, other))}):
+        if file.exists():
+            with file.open("rb") as opened:
+                while block := opened.read(_BLOCK):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def photographs_of(folder: str, crop: int) -> Photographs:
+    """Return the world of crops: of a folder, or of the photographs that scikit-image ships."""
+    told = {"side": crop, "folder": str(Path(folder).expanduser()) if folder else ""}
+    world: Photographs = parse(Photographs, told, "autoencoder's images")
+    return world
