@@ -12,7 +12,7 @@ from typing import Any
 from terrarium.errors import InputError, did_you_mean
 from terrarium.progress import Progress, Silent
 
-BENCHES = ("growing", "reading", "probe_sweep")
+BENCHES = ("growing", "reading", "probe_sweep", "dictionaries", "coordinate_fits")
 """The modules of this package that have a ``main() -> rows``."""
 
 
@@ -20,6 +20,28 @@ MOST_COLUMNS = 9
 """What a terminal can show; `summary` keeps the columns of a row that come to that."""
 
 SHOWN = {
+    "coordinate_fits": (
+        "network",
+        "fitted",
+        "seed",
+        "measure",
+        "value",
+        "parameters",
+        "steps",
+        "seconds",
+        "cpu_seconds",
+    ),
+    "dictionaries": (
+        "kind",
+        "rival",
+        "ratio",
+        "terrarium_cpu_s",
+        "rival_cpu_s",
+        "terrarium_fvu",
+        "rival_fvu",
+        "skipped",
+        "largest_feature_difference",
+    ),
     "probe_sweep": (
         "problems",
         "n",

@@ -68,7 +68,7 @@ class Active:
 
         ``left`` is ``(bags, d)``, ``right`` ``(m, d)``.
         """
-        if not torch.backends.mkl.is_available():
+        if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
             bags = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
             dense = left @ right.T
             return dense.numpy()[bags, self.columns]

@@ -50,7 +50,7 @@ class LinearDictionary:
     def encode(self, x: Any) -> Float32:
         """Return features ``(..., k)`` of activations ``(..., d)``."""
         rows, lead = encoding_rows(x, self.d)
-        features: Float32 = (rows - self.offset) @ self.encoder.T
+        features = np.asarray((rows - self.offset) @ self.encoder.T, np.float32)
         return features.reshape(*lead, self.k)
 
     def decode(self, features: Any) -> Float32:

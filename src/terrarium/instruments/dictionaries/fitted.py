@@ -150,6 +150,7 @@ class SparseDictionary:
             torch.mm(torch.from_numpy(rows - self.b_dec), torch.tensor(self.w_enc).T, out=z)
         if self.architecture == "gated":
             assert self.r_mag is not None
+            assert self.b_mag is not None
             gate = out + self.b_enc > 0
             out *= np.exp(self.r_mag)
             out += self.b_mag
