@@ -644,7 +644,7 @@ def test_where_claims_of_one_half_are_not_known_no_probe_of_truth_is_judged(half
     assert found.pop("truth-probe-reads-time") == "uninformative"
     assert set(found.values()) == {"supported"}
     (figure,) = [f for f in figures(rows) if f.name == "claims"]
-    assert "At no number of showings" in figure.title
+    assert figure.title.endswith("? No")
 
 
 def test_checks_pass_where_controls_behave() -> None:
@@ -657,6 +657,24 @@ def test_checks_pass_where_controls_behave() -> None:
         for r in planted(True)
     ]  # fmt: skip
     assert {c.name: c.status for c in checks(bad)}["the input does not tell the time"] == "failed"
+
+
+def test_the_figure_says_from_how_many_showings_on_claims_are_known() -> None:
+    own = [r for r in planted(True) if r.factors.get("claim_exposures") == KNOWN_AT]
+    more = [
+        measured(
+            r.metric,
+            0.55 if often < KNOWN_AT and r.metric == "truth_auroc_early" else r.value,
+            unit="proportion",
+            n=99,
+            **({**r.factors} | {"claim_exposures": often}),
+        )
+        for often in (KNOWN_AT // 2, 2 * KNOWN_AT)
+        for r in own
+    ]
+    (figure,) = [f for f in figures([*own, *more]) if f.name == "claims"]
+    told = f"First at {KNOWN_AT} showings (of {KNOWN_AT // 2}, {KNOWN_AT}, {2 * KNOWN_AT})"
+    assert told in figure.title
 
 
 def test_figures_say_what_they_found() -> None:
@@ -675,8 +693,7 @@ def test_figures_say_what_they_found() -> None:
     }
     assert "0.09 of the first tenth" in made["by-time"].title
     assert "AUROC 0.8" in made["recency"].title
-    assert f"First at {KNOWN_AT} showings" in made["claims"].title
-    assert "AUROC 0.80 and 0.95" in made["claims"].title
+    assert f"? At {KNOWN_AT} showings: AUROC 0.80 and 0.95" in made["claims"].title
     assert "rank correlation +1.00" in made["prediction"].title
     assert figures([]) == []
     assert cards(planted(True))

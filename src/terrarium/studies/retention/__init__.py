@@ -79,7 +79,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         },
         "full": {
             "pretraining": 1200,
-            "claim_exposures": [25, 50, 100, 200, 400],
+            "claim_exposures": [50, 100, KNOWN_AT, 400],
             "ratios": [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5],
             "learning_rates": [3e-4, 5e-4, LR, 2e-3, 4e-3],
             "twin_rates": [5e-4, LR, 4e-3],

@@ -10,12 +10,13 @@ from terrarium.evidence.rows import Row
 from terrarium.figures.curves import layer_curves
 from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
-from terrarium.studies.retention.hypotheses import KNOWN_AT, READABLE, claim_read
+from terrarium.studies.retention.hypotheses import KNOWN_AT, READABLE, claim_read, legible
 from terrarium.studies.retention.recipes import BEFORE, CONFOUNDED, COUNTERBALANCED, FOR_TIME
 from terrarium.studies.rows_of import mean_of, records_of
 
 READ = "truth read by a probe (AUROC)"
 SAID = "answered rightly (proportion)"
+HALVES = ("early", "late")
 
 
 def known(rows: Sequence[Row]) -> Figure | None:
@@ -23,7 +24,7 @@ def known(rows: Sequence[Row]) -> Figure | None:
     levels = sorted({r["claim_exposures"] for r in records_of(rows, "claims_right")})
     found = []
     for often in levels:
-        for half in ("early", "late"):
+        for half in HALVES:
             said = records_of(
                 rows, "claims_right", network="trained", half=half, claim_exposures=often
             )
@@ -40,12 +41,13 @@ def known(rows: Sequence[Row]) -> Figure | None:
     return dots(
         "claims",
         found,
-        title=f"Are claims known in both halves of pretraining? {_begins(found, levels)}",
+        title=f"Are claims known in both halves of pretraining? {_begins(rows, found, levels)}",
         caption="Claims that the organism answers rightly, and AUROC for the truth of test claims "
         "of a probe that was fitted on other claims, as many true and false ones of either half "
         "(layer chosen on validation claims); by how many steps running each claim stands. Steps "
         "and rows are the same in all, so that fewer claims are shown more often. The gate asks "
-        f"for {READABLE:g} in both halves. Ticks are seeds; rules are 95 % intervals over seeds.",
+        f"for {READABLE:g} in both halves, in 80 % of seeds. Ticks are seeds; rules are 95 % "
+        "intervals over seeds.",
         group="half",
         facet="facet",
         x_title="proportion, AUROC",
@@ -53,16 +55,16 @@ def known(rows: Sequence[Row]) -> Figure | None:
     )
 
 
-def _begins(found: Sequence[dict[str, Any]], levels: Sequence[int]) -> str:
-    """Say at how many exposures the mean over seeds first reaches the gate in both halves."""
-    tried = ", ".join(map(str, levels))
+def _begins(rows: Sequence[Row], found: Sequence[dict[str, Any]], levels: Sequence[int]) -> str:
+    """Say at how many exposures the gates are first passed, and what is read there."""
+    tried = f" (of {', '.join(map(str, levels))})" if len(levels) > 1 else ""
     for often in levels:
-        read = [r for r in found if r["often"] == often and r["facet"] == READ]
-        ends = [mean_of([r for r in read if r["half"] == f"shown {h}"]) for h in ("early", "late")]
-        if all(end is not None and end >= READABLE for end in ends):
-            told = " and ".join(f"{end:.2f}" for end in ends)
-            return f"First at {often} showings (of {tried}): AUROC {told}, early and late"
-    return f"At no number of showings (of {tried})"
+        if all(gate.judge(rows).passed for gate in legible(often)):
+            read = [r for r in found if r["often"] == often and r["facet"] == READ]
+            ends = (mean_of([r for r in read if r["half"] == f"shown {h}"]) for h in HALVES)
+            told = " and ".join("undefined" if end is None else f"{end:.2f}" for end in ends)
+            return f"{'First at' if tried else 'At'} {often} showings{tried}: AUROC {told}"
+    return f"At none of {', '.join(map(str, levels))} showings" if tried else "No"
 
 
 def knowledge(rows: Sequence[Row]) -> Figure | None:

@@ -121,11 +121,18 @@ def claim_read(
     )
 
 
-LEGIBLE: tuple[Gate, ...] = tuple(
-    Gate(claim_read(metric, COUNTERBALANCED), at_least=READABLE)
-    for metric in ("truth_auroc", "truth_auroc_early", "truth_auroc_late")
-)
-"""The claims are known, those of the early half too: else there is no truth for a probe to read."""
+def legible(exposures: int) -> tuple[Gate, ...]:
+    """Return the gates of claims shown so often: truth is read of all, and of those of each half.
+
+    Where the early claims are forgotten there is no truth for a probe to read in them.
+    """
+    return tuple(
+        Gate(claim_read(metric, COUNTERBALANCED, exposures), at_least=READABLE)
+        for metric in ("truth_auroc", "truth_auroc_early", "truth_auroc_late")
+    )
+
+
+LEGIBLE = legible(KNOWN_AT)
 
 
 _cost = combined(
