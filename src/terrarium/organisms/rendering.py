@@ -32,7 +32,7 @@ def rendering_loss(objective: Rendering, network: Any, step: Step) -> Tensor:
     found: Rendered | None = None
     for name in network.nets:
         if found is not None and objective.importance:
-            at, lengths = _refined(network, rays, objective, found, step)
+            at, lengths = refined(network, rays, objective, found, step)
         found = march(network, network.net(name), rays, at, lengths)
         total = total + (found.colour - step.targets).square().flatten(1).mean(dim=1)
     return total
@@ -56,11 +56,15 @@ def stratified(
     return at.expand_as(lengths), lengths
 
 
-def _refined(
+def refined(
     network: RadianceField, rays: Rays, objective: Rendering, coarse: Rendered, step: Step
 ) -> tuple[Tensor, Tensor]:
-    """Return the coarse samples and those drawn where they weigh, in order, and their lengths."""
-    n, k = rays.lengths.shape[1], objective.importance
+    """Return the coarse samples and those drawn where they weigh, in order, and their lengths.
+
+    A sample stands for what is nearer to it than to its neighbours, so that lengths sum to the
+    ray's.
+    """
+    spec, n, k = network.spec, rays.lengths.shape[1], objective.importance
     even = (torch.arange(k, device=rays.lengths.device) + 0.5) / k
     uniforms = even.expand(network.members, n, k)
     if objective.stratified:
@@ -68,9 +72,9 @@ def _refined(
         uniforms = torch.from_numpy(np.stack(drawn)).to(rays.lengths.device)
     more = importance(coarse.at, coarse.weights.detach(), uniforms)
     at = torch.cat([coarse.at, more], dim=-1).sort(dim=-1).values
-    last = torch.full_like(at[..., :1], network.spec.far)
-    gaps = torch.diff(torch.cat([at, last], dim=-1), dim=-1)
-    return at, gaps * rays.lengths[..., None]
+    first, last = torch.full_like(at[..., :1], spec.near), torch.full_like(at[..., :1], spec.far)
+    edges = torch.cat([first, (at[..., 1:] + at[..., :-1]) / 2, last], dim=-1)
+    return at, torch.diff(edges, dim=-1) * rays.lengths[..., None]
 
 
 def _check(objective: Rendering, network: Any, step: Step) -> None:
