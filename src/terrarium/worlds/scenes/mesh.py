@@ -193,19 +193,28 @@ class MeshScene:
 
     def nearest(self, points: Floats) -> Nearest:
         """Return the nearest point of the mesh to each of ``points`` (n, 3)."""
-        points = _given(points)
-        surface = self.surface_mesh
-        squared, face, point = self._tree.squared_distance(surface.vertices, surface.faces, points)
-        face = np.asarray(face, dtype=np.int64).reshape(-1)
-        point = np.asarray(point).reshape(-1, 3)
-        weights = _barycentric(self._corners[face], point)
-        return Nearest(np.sqrt(np.asarray(squared).reshape(-1)), face, point, weights)
+        points, surface = _given(points), self.surface_mesh
+        order = _along_a_curve(points)
+        squared, faces, places = self._tree.squared_distance(
+            surface.vertices, surface.faces, points[order]
+        )
+        distance, face = np.empty(len(points)), np.empty(len(points), dtype=np.int64)
+        point = np.empty_like(points)
+        distance[order] = np.sqrt(np.reshape(squared, -1))
+        face[order], point[order] = np.reshape(faces, -1), np.reshape(places, (-1, 3))
+        return Nearest(distance, face, point, _barycentric(self._corners[face], point))
 
     def winding(self, points: Floats) -> Floats:
         """Return the generalized winding number ``(n,)``: 1 inside, 0 outside, between at holes."""
-        points = _given(points)
-        surface = self.surface_mesh
-        found = np.array(self._winding.winding_number(points), dtype=np.float64).reshape(-1)
+        points, surface = _given(points), self.surface_mesh
+        found = np.zeros(len(points))
+        low, high = self.bounds
+        # beyond the box of a closed mesh there is nothing to be inside of
+        within = ((points >= low) & (points <= high)).all(axis=1) | (not self.watertight)
+        asked = np.flatnonzero(within)
+        asked = asked[_along_a_curve(points[asked])]
+        if len(asked):
+            found[asked] = np.reshape(self._winding.winding_number(points[asked]), -1)
         doubt = np.flatnonzero(np.abs(found - 0.5) < DOUBT)
         if len(doubt):
             exact = _igl().winding_number(
@@ -220,9 +229,7 @@ class MeshScene:
 
     def distance(self, points: Floats) -> Floats:
         """Return the signed distance ``(n,)``, negative inside."""
-        points, surface = _given(points), self.surface_mesh
-        squared, _, _ = self._tree.squared_distance(surface.vertices, surface.faces, points)
-        size = np.sqrt(np.asarray(squared).reshape(-1))
+        size = self.nearest(points).distance
         return np.asarray(np.where(self.occupancy(points), -size, size))
 
     def colour(self, points: Floats) -> Floats:
@@ -313,6 +320,20 @@ def _igl() -> Any:
 
 def _given(points: Floats) -> Floats:
     return np.ascontiguousarray(points, dtype=np.float64)
+
+
+def _along_a_curve(points: Floats) -> NDArray[np.int64]:
+    """Return an order of points in which neighbours lie near each other (Morton's curve).
+
+    Trees answer twice as fast in it, since they walk the same branches again.
+    """
+    if len(points) < 2:
+        return np.arange(len(points))
+    low, size = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-300)
+    bits = np.clip((points - low) / size * 1023, 0, 1023).astype(np.int64)
+    for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
+        bits = (bits | bits << shift) & mask  # two empty bits between any two
+    return np.argsort(bits[:, 0] | bits[:, 1] << 1 | bits[:, 2] << 2, kind="stable")
 
 
 def _unit(vectors: Floats) -> Floats:
