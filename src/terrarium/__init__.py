@@ -34,6 +34,9 @@ _PUBLIC = {
     "look_at": "terrarium.worlds.scenes.camera",
     "on_sphere": "terrarium.worlds.scenes.camera",
     "render": "terrarium.worlds.scenes.scene",
+    "Picture": "terrarium.worlds.picture",
+    "load_image": "terrarium.worlds.image_files",
+    "Finite": "terrarium.worlds.finite",
     "check_world": "terrarium.worlds.check",
     "leakage": "terrarium.worlds.leakage",
     "generator": "terrarium.randomness",
@@ -45,6 +48,8 @@ _PUBLIC = {
     "Organism": "terrarium.organisms.grow",
     "grow": "terrarium.organisms.grow",
     "load_folder": "terrarium.organisms.huggingface",
+    "load_coordinate_network": "terrarium.organisms.coordinate_file",
+    "NetworkField": "terrarium.organisms.network_field",
     "load_image_autoencoder": "terrarium.organisms.vision_folder",
     "Store": "terrarium.store",
     # readings: what a model did
@@ -104,8 +109,10 @@ if TYPE_CHECKING:
     from terrarium.instruments.check_dictionary import check_dictionary
     from terrarium.instruments.check_probe import check_probe
     from terrarium.instruments.dictionaries.saelens import load_saelens, save_saelens
+    from terrarium.organisms.coordinate_file import load_coordinate_network
     from terrarium.organisms.grow import Organism, grow
     from terrarium.organisms.huggingface import load_folder
+    from terrarium.organisms.network_field import NetworkField
     from terrarium.organisms.objectives import answer_tokens
     from terrarium.organisms.recipe import Phase, Recipe, Source, load_recipe
     from terrarium.organisms.vision_folder import load_image_autoencoder
@@ -123,7 +130,10 @@ if TYPE_CHECKING:
     from terrarium.worlds.base import Batch, World
     from terrarium.worlds.base import worlds as all_worlds
     from terrarium.worlds.check import check_world
+    from terrarium.worlds.finite import Finite
+    from terrarium.worlds.image_files import load_image
     from terrarium.worlds.leakage import leakage
+    from terrarium.worlds.picture import Picture
     from terrarium.worlds.scenes.camera import Camera, look_at, on_sphere
     from terrarium.worlds.scenes.load import load_scene
     from terrarium.worlds.scenes.scene import render
