@@ -205,7 +205,7 @@ def losses(x):
         return off(w, f) + 0.3 * gate.sum(1).mean() + off(frozen, gate)
 
     def jump(w):
-        theta, v = w["log_threshold"].exp(), torch.relu(z(w) + w["b_enc"])
+        theta, v = w["threshold"], torch.relu(z(w) + w["b_enc"])
         l0 = StepFunction.apply(v, theta, 0.2).sum(1).mean()
         return off(w, JumpReLUFunction.apply(v, theta, 0.2)) + 0.3 * l0
 
@@ -214,7 +214,7 @@ def losses(x):
         "relu": (relu, relu_loss(0.3, False), {}),
         "relu_by_norm": (relu_by_norm, relu_loss(0.3, True), {}),
         "gated": (gated, gated_loss(0.3), {"r_mag": zero.clone(), "b_mag": zero.clone()}),
-        "jump": (jump, jump_relu_loss(0.3, 0.2, None), {"log_threshold": zero - 1.5}),
+        "jump": (jump, jump_relu_loss(0.3, 0.2, None), {"threshold": zero + 0.5}),
     }
 
 
@@ -236,7 +236,7 @@ def test_penalised_losses_equal_the_formulas_in_any_blocks(name, monkeypatch):
 
 
 def test_a_target_penalises_the_distance_from_it():
-    made, x = weights(log_threshold=torch.zeros(M) - 1.5), rows()
+    made, x = weights(threshold=torch.zeros(M) + 0.5), rows()
     with torch.no_grad():
         free = Penalised(made, jump_relu_loss(0.0, 0.2, None)).step(x, DEAD)
         held = Penalised(made, jump_relu_loss(0.7, 0.2, 3.0)).step(x, DEAD)

@@ -159,15 +159,15 @@ class JumpReLU(SparseAutoencoder):
         ``l0 (mean active / target - 1)^2``.  None penalises the number itself.
     bandwidth, threshold:
         Width of the kernel and first threshold, where the rows' mean norm is 1.  The paper has
-        0.001 for both, at some billions of rows; with few rows a wider kernel learns.
+        0.001 for both, at some billions of rows; with few rows a wider kernel learns more.
 
     Source: Rajamanoharan et al. 2024b, arXiv 2407.14435, sec. 3.
     """
 
-    l0: float = 1.0
+    l0: float = 0.1
     target: float | None = 16.0
-    bandwidth: float = 0.03
-    threshold: float = 0.03
+    bandwidth: float = 0.2
+    threshold: float = 0.2
     name: ClassVar[str] = "jump_relu"
     resample: ClassVar[bool] = True
 
@@ -180,16 +180,16 @@ class JumpReLU(SparseAutoencoder):
             positive("JumpReLU", "target", self.target)
 
     def _objective(self, problem: Problem, rng: np.random.Generator) -> Penalised:
-        logarithm = torch.full((self.features,), float(np.log(self.threshold)))
+        first = torch.full((self.features,), self.threshold)
         weights = Weights.drawn(
-            self.features, problem.x.shape[1], rng, problem.mean_square, log_threshold=logarithm
+            self.features, problem.x.shape[1], rng, problem.mean_square, threshold=first
         )
         return Penalised(weights, jump_relu_loss(self.l0, self.bandwidth, self.target))
 
     def _extra(
         self, objective: Any, problem: Problem, unit: Tensor, rng: np.random.Generator
     ) -> dict[str, Any]:
-        threshold = objective.weights.extra["log_threshold"].exp() * unit
+        threshold = objective.weights.extra["threshold"].clamp_min(0.0) * unit
         return {"architecture": "jumprelu", "threshold": threshold.numpy()}
 
 

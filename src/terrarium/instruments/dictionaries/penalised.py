@@ -135,7 +135,8 @@ def jump_relu_loss(l0: float, bandwidth: float, target: float | None) -> Loss:
     """Return ``|x - x_hat|^2 + l0 |f|_0``, a mean over rows, with straight-through thresholds.
 
     With ``target`` the penalty is ``l0 (|f|_0 / target - 1)^2`` of the mean number of active
-    latents of the block.  The thresholds' logarithms are ``extra["log_threshold"]``.
+    latents of the block.  The thresholds are ``extra["threshold"]``, held at 0 or above; the paper
+    trains their logarithms, which few steps hardly move.
 
     Source: Rajamanoharan et al. 2024b, arXiv 2407.14435, eq. 9, and sec. 5 and appendix F for the
     target (as trained by dictionary_learning).
@@ -143,7 +144,9 @@ def jump_relu_loss(l0: float, bandwidth: float, target: float | None) -> Loss:
 
     def loss(w: Weights, x: Tensor, sparsity: float) -> tuple[Tensor, Tensor, Tensor]:
         z = torch.relu(torch.addmm(w.b_enc, x - w.b_dec, w.w_enc.T))
-        theta = w.extra["log_threshold"].exp()
+        theta = w.extra["threshold"]
+        with torch.no_grad():
+            theta.clamp_(min=0.0)
         features: Tensor = JumpReLUFunction.apply(z, theta, bandwidth)  # type: ignore[no-untyped-call]
         reached = torch.addmm(w.b_dec, features, w.w_dec)
         error = (x - reached).square().sum(1).mean()
