@@ -23,7 +23,7 @@ from terrarium.organisms.radiance_render import (
     composite,
     importance,
     psnr,
-    render,
+    render_radiance,
     render_rays,
     weights_of,
 )
@@ -111,7 +111,7 @@ def test_a_gaussian_blob_lets_through_its_closed_form(unit):
 def test_an_empty_field_shows_exactly_the_background():
     field = Analytic(lambda p: torch.zeros_like(p[..., 0]))
     background = np.broadcast_to(np.float32([1.0, 0.5, 0.0]), (8, 8, 3))
-    for picture in (render(field, camera(8)), FastRenderer(field, 64).render(camera(8))):
+    for picture in (render_radiance(field, camera(8)), FastRenderer(field, 64).render(camera(8))):
         assert np.array_equal(picture.colour, background)
         assert not picture.opacity.any()
 
@@ -216,10 +216,10 @@ def test_the_published_sampling_finds_the_blob_too():
 def test_what_cannot_be_rendered_gets_one_sentence():
     field = build(RadianceModel(), [("seed", 0), ("seed", 1)])
     with pytest.raises(InputError, match="this fleet has 2"):
-        render(field, camera(4))
+        render_radiance(field, camera(4))
     alone = field.select([0])
     with pytest.raises(InputError, match="no coarse net"):
-        render(alone, camera(4), Hierarchical())
+        render_radiance(alone, camera(4), Hierarchical())
     with pytest.raises(InputError, match=r"Rays are \(member, n, 6\)"):
         render_rays(alone, torch.zeros(1, 4, 3))
     with pytest.raises(InputError, match="has no direction"):
@@ -250,7 +250,7 @@ def test_the_fast_picture_is_the_full_one(density):
     fast, full = FastRenderer(field, 256), None
     for view in (camera(40), camera(40, 2.5)):  # the second looks where the grid is not yet known
         picture = fast.render(view)
-        full = render(field, view, Uniform(256))
+        full = render_radiance(field, view, Uniform(256))
         assert psnr(picture.colour, full.colour) > 50
         np.testing.assert_allclose(picture.opacity, full.opacity, atol=3e-3)
         hit = full.opacity > 0.5
@@ -279,7 +279,7 @@ def test_the_grid_is_kept_and_made_anew_where_the_field_has_changed():
     with edit(field, "fine.mlp.act[0]", lambda x: 1 - x):
         edited = fast.render(view)
         assert fast._grid is not grid
-        assert psnr(edited.colour, render(field, view, Uniform(64)).colour) > 50
+        assert psnr(edited.colour, render_radiance(field, view, Uniform(64)).colour) > 50
     assert psnr(edited.colour, first.colour) < 40
     again = fast.render(view)
     assert np.array_equal(again.colour, first.colour)
@@ -289,7 +289,9 @@ def test_cameras_far_apart_enlarge_the_grid():
     field = Analytic(ball, painted, far=12.0)
     fast = FastRenderer(field, 192)
     for view in (camera(24), camera(24, 4.0, 9.0)):
-        assert psnr(fast.render(view).colour, render(field, view, Uniform(192)).colour) > 50
+        assert (
+            psnr(fast.render(view).colour, render_radiance(field, view, Uniform(192)).colour) > 50
+        )
 
 
 # ------------------------------------------------------------------ the published fields
@@ -301,7 +303,7 @@ def test_published_fields_are_rendered_fast_as_in_full(shared_data, name):
     view = replace(camera(12), fov_rad=0.3)
     fast = FastRenderer(field, 256)
     picture = fast.render(view)
-    assert psnr(picture.colour, render(field, view, Uniform(256)).colour) > 45
+    assert psnr(picture.colour, render_radiance(field, view, Uniform(256)).colour) > 45
     assert picture.opacity.mean() > 0.3
     assert picture.colour.std() > 0.1
     upside_down = replace(view, pose=view.pose @ np.diag([-1.0, -1.0, 1.0, 1.0]))

@@ -12,7 +12,7 @@ from typing import Any
 from terrarium.errors import InputError, did_you_mean
 from terrarium.progress import Progress, Silent
 
-BENCHES = ("growing", "reading", "probe_sweep", "dictionaries", "coordinate_fits")
+BENCHES = ("growing", "reading", "probe_sweep", "dictionaries", "coordinate_fits", "radiance")
 """The modules of this package that have a ``main() -> rows``."""
 
 
@@ -41,6 +41,17 @@ SHOWN = {
         "rival_fvu",
         "skipped",
         "largest_feature_difference",
+    ),
+    "radiance": (
+        "field",
+        "seconds",
+        "cpu_seconds",
+        "next_seconds",
+        "full_seconds",
+        "ratio",
+        "counted",
+        "psnr_db",
+        "published_psnr_db",
     ),
     "probe_sweep": (
         "problems",

@@ -16,7 +16,7 @@ from terrarium.organisms.kernels import fast_float32, kept_memory
 from terrarium.organisms.radiance import RadianceField
 from terrarium.organisms.radiance_occupancy import BLOCK, CELLS, NEGLECTED, Occupancy
 from terrarium.organisms.radiance_render import (
-    Picture,
+    RadiancePicture,
     RayCamera,
     Rays,
     Uniform,
@@ -66,7 +66,7 @@ class FastRenderer:
         self._grid: Occupancy | None = None
 
     @torch.no_grad()
-    def render(self, camera: RayCamera) -> Picture:
+    def render(self, camera: RayCamera) -> RadiancePicture:
         """Return a camera's picture."""
         flat, shape = camera_rays(self.field, camera)
         asked = [0, 0]

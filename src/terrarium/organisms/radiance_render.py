@@ -113,7 +113,7 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class Picture:
+class RadiancePicture:
     """A rendered picture: ``colour`` ``(rows, columns, 3)`` float32 in ``[0, 1]``.
 
     ``opacity`` and ``depth`` (t along the camera's directions) are ``(rows, columns)``;
@@ -128,7 +128,8 @@ class Picture:
     def __repr__(self) -> str:
         rows, columns, _ = self.colour.shape
         density, colour = self.asked
-        return f"Picture({rows}x{columns}; density at {density:,} points, colour at {colour:,})"
+        asked = f"density at {density:,} points, colour at {colour:,}"
+        return f"RadiancePicture({rows}x{columns}; {asked})"
 
 
 def weights_of(density: Tensor, lengths: Tensor) -> Tensor:
@@ -232,14 +233,14 @@ def render_rays(
 
 
 @torch.no_grad()
-def render(
+def render_radiance(
     field: RadianceField,
     camera: RayCamera,
     sampling: Sampling | None = None,
     *,
     net: str | None = None,
     progress: Progress | None = None,
-) -> Picture:
+) -> RadiancePicture:
     """Render a camera's picture in full; what `terrarium.organisms.radiance_fast` must agree with.
 
     By default 1,024 samples of the finest net per ray, none of them skipped.  Raises
@@ -276,10 +277,10 @@ def camera_rays(field: RadianceField, camera: RayCamera) -> tuple[Tensor, tuple[
 
 def picture_of(
     colour: Tensor, opacity: Tensor, depth: Tensor, shape: tuple[int, int], asked: tuple[int, ...]
-) -> Picture:
+) -> RadiancePicture:
     """Return flat results ``(n, ...)`` as a picture of ``shape``."""
     parts = [part.cpu().numpy() for part in (colour, opacity, depth)]
-    return Picture(
+    return RadiancePicture(
         parts[0].clip(0, 1).reshape(*shape, 3),
         parts[1].reshape(shape),
         parts[2].reshape(shape),
