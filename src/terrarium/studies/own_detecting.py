@@ -94,7 +94,8 @@ def _kinds(found: Mapping[str, Texts], spec: Mapping[str, Any]) -> Kinds:
             f"{spec['trusted']}: all trusted rows are of one group, and detectors are judged on "
             "groups that they were not fitted on; give rows of at least two groups."
         )
-    start, suspects = sizes["trusted"], {}
+    start = sizes["trusted"]
+    suspects: dict[str, NDArray[np.int64]] = {}
     for role in ("suspect", "control"):
         if role in sizes:
             suspects[role] = np.arange(start, start + sizes[role])
