@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy.special import logsumexp
-from scipy.stats import multivariate_normal
+from scipy.stats import chisquare, multivariate_normal
 
 from terrarium.errors import InputError
 from terrarium.randomness import generator
@@ -302,6 +302,12 @@ def test_true_draws_pass_and_others_fail():
     assert energy_p(one, two, "same") > 0.01
     assert energy_p(one, two + 0.02, "other") <= 0.01
     assert abs(energy_distance(one, two)) < energy_distance(one, two + 0.05) / 5
+
+
+def test_pearsons_test_is_scipys():
+    component, weights = np.array([0] * 9 + [1] * 20 + [2] * 31), np.array([0.2, 0.3, 0.5])
+    wanted = chisquare([9, 20, 31], 60 * weights).pvalue
+    assert chi_square(component, weights) == pytest.approx(wanted)
 
 
 def test_energy_distance_is_its_definition():

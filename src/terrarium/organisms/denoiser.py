@@ -52,9 +52,9 @@ class Denoiser(Fleet):
         self.level = Level(self)
         self.stem = Convolution(self, "stem")
         self.blocks = nn.ModuleList(
-            [Block(self, "blocks.0"), Block(self, "blocks.1"), Dense(self, "blocks.2"),
-             Block(self, "blocks.3")]
-        )  # fmt: skip
+            Dense(self, name) if name == "blocks.2" else Block(self, name)
+            for name in ("blocks.0", "blocks.1", "blocks.2", "blocks.3")
+        )
         self.down = Convolution(self, "down", stride=2)
         self.up, self.head = Convolution(self, "up"), Convolution(self, "head")
 
@@ -76,7 +76,8 @@ class Denoiser(Fleet):
         inner = self.blocks[2](inner, code)
         maps = self.blocks[3](first + F.pixel_shuffle(self.up(inner), 2), code)
         change = F.pixel_shuffle(self.head(F.silu(maps)), PATCH)
-        return self.spec.centre + skip * centred + out * change
+        denoised: Tensor = self.spec.centre + skip * centred + out * change
+        return denoised
 
     def _levels(self, images: Tensor, sigma: Tensor | float | None) -> Tensor:
         """Return the noise levels ``(member, n)``."""
@@ -101,7 +102,8 @@ class Denoiser(Fleet):
         """
         found: dict[str, nn.Module] = {"code": self.level, "embed": self.stem}
         for i, block in enumerate(self.blocks):
-            found |= {f"act[{i}]": block.hidden, f"resid.post[{i}]": block}
+            found[f"act[{i}]"] = block.get_submodule("hidden")
+            found[f"resid.post[{i}]"] = block
         return {name: Site(module) for name, module in found.items()}
 
     def save(self, member: int, folder: Path, tokenizer_json: str | None = None) -> None:

@@ -78,7 +78,8 @@ def network_denoiser(network: Any, member: int = 0, rows: int = 512) -> Denoise:
     @torch.no_grad()
     def denoise(noisy: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
         given = torch.from_numpy(np.asarray(noisy, np.float32)).to(device)
-        parts = [alone(part[None], sigma)[0].cpu() for part in given.split(rows)]
+        starts = range(0, len(given), rows)
+        parts = [alone(given[None, at : at + rows], sigma)[0].cpu() for at in starts]
         return np.asarray(torch.cat(parts).double().numpy())
 
     return denoise

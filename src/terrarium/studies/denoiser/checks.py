@@ -9,15 +9,13 @@ from terrarium.evidence.quantities import combined, per_seed
 from terrarium.evidence.rows import Factor, Row
 from terrarium.figures.cards import Card
 from terrarium.studies.denoiser.hypotheses import (
+    LEARNT,
     SAMPLER,
     UNDECIDED,
     learnt,
     sampled,
 )
 from terrarium.studies.denoiser.laws import EXACT, FEW, GAUSSIANS, LAWS, MANY, SMALL, STANDARD
-
-LEARNT = 0.9
-"""Share of the untrained network's regret that training must remove."""
 
 
 def checks(rows: Sequence[Row]) -> list[Check]:

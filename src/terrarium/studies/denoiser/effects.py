@@ -19,6 +19,9 @@ from terrarium.readings.hooks import capture, edit
 
 Removal = Callable[[Tensor], Tensor]
 
+_IMAGES = 384
+"""Images in a forward pass."""
+
 SITE = "act[2]"
 """The hidden units of the dense block, which see the whole image: one number each per image."""
 
@@ -64,17 +67,29 @@ def removal_effects(
 ) -> dict[str, float]:
     """Return by how much each removal raises the mean squared regret per pixel at a level.
 
-    ``network`` is a fleet of one; ``exact`` the exact denoiser's output on ``noisy``.
+    ``network`` is a fleet of one; ``exact`` the exact denoiser's output on ``noisy``.  Several
+    removals share a forward pass, each on a copy of the images.
     """
-    images = torch.from_numpy(noisy.astype(np.float32))[None]
-    wanted = torch.from_numpy(exact)[None]
+    n = len(noisy)
+    images = torch.from_numpy(noisy.astype(np.float32))
+    wanted = torch.from_numpy(exact)
 
-    def regret() -> float:
-        return float((network(images, sigma).double() - wanted).square().mean())
+    def regrets(changes: Sequence[Removal]) -> list[float]:
+        def all_changes(x: Tensor) -> Tensor:
+            parts = x.split(n, dim=1)  # type: ignore[no-untyped-call]
+            return torch.cat([f(part) for f, part in zip(changes, parts, strict=True)], dim=1)
 
-    whole = regret()
-    found = {}
-    for name, removal in removals.items():
-        with edit(network, site, removal):
-            found[name] = regret() - whole
+        copies = images.repeat(len(changes), 1, 1, 1)[None]
+        with edit(network, site, all_changes):
+            out = network(copies, sigma)[0].double().view(len(changes), *wanted.shape)
+        means: list[float] = (out - wanted).square().flatten(1).mean(dim=1).tolist()
+        return means
+
+    (whole,) = regrets([lambda x: x])
+    names, each = list(removals), max(1, _IMAGES // n)
+    found: dict[str, float] = {}
+    for start in range(0, len(names), each):
+        some = names[start : start + each]
+        values = regrets([removals[name] for name in some])
+        found |= {name: value - whole for name, value in zip(some, values, strict=True)}
     return found

@@ -135,7 +135,7 @@ def regret_rows(
         for name, denoise in denoisers.items():
             regret = float(np.square(denoise(noisy, sigma) - exact).mean())
             found[name].append(regret)
-            told = {"denoiser": name, "level": sigma}
+            told: dict[str, Any] = {"denoiser": name, "level": sigma}
             rows.append(measured("regret", regret, unit="squared intensity", n=n, **told))
         least = float(np.square(exact - clean).mean())
         rows.append(measured("least_error", least, unit="squared intensity", n=n, level=sigma))
@@ -271,7 +271,7 @@ def effect_rows(network: Any, law: ImageLaw, n: int, *key: str | int) -> list[Ro
             effects = removal_effects(network, noisy, exact, sigma, named)
             for name, effect in effects.items():
                 value = effect * law.size / sigma**2
-                told = {"feature": name, "kind": kind, "level": sigma}
+                told: dict[str, Any] = {"feature": name, "kind": kind, "level": sigma}
                 rows.append(measured("removal_effect", value, unit="nats", n=n, **told))
             totals[kind].append(float(np.mean(list(effects.values())) * law.size / sigma**2))
     means = {kind: float(np.trapezoid(t, np.log(EFFECT_LEVELS))) for kind, t in totals.items()}
