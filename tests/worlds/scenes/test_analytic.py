@@ -285,6 +285,23 @@ def test_the_surface_is_drawn_evenly_by_area() -> None:
     assert large.mean() == pytest.approx(0.8, abs=4 * (0.16 / n) ** 0.5)
 
 
+def test_a_smooth_seam_is_drawn_evenly_too() -> None:
+    n, it = 20_000, scene(COMBINED["smooth"])
+    # a surface of revolution about x: its profile by bisection, its area by the trapezoid rule
+    x = np.linspace(-0.4, 0.9, 4001)
+    low, high = np.zeros_like(x), np.ones_like(x)
+    for _ in range(50):
+        radius = (low + high) / 2
+        within = it.distance(np.stack([x, radius, 0 * x], axis=1)) < 0
+        low, high = np.where(within, radius, low), np.where(within, high, radius)
+    area = radius * np.hypot(1, np.gradient(radius, x))
+    seam = np.abs(x - 0.25) < 0.1
+    share = np.trapezoid(area * seam, x) / np.trapezoid(area, x)
+    points = it.surface(n, generator("seam"))
+    found = (np.abs(points[:, 0] - 0.25) < 0.1).mean()
+    assert found == pytest.approx(share, abs=4 * (share * (1 - share) / n) ** 0.5)
+
+
 def test_colours_are_functions_of_the_place() -> None:
     red, blue = [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]
     points = np.array([[0.1, 0.1, 0.1], [0.3, 0.1, 0.1], [0.3, 0.3, 0.1], [-0.1, 0.1, 0.1]])
@@ -314,6 +331,14 @@ def test_parts_and_colours_follow_the_nearest_primitive() -> None:
     soft = scene({"kind": "smooth_union", "shapes": pair, "smoothing": 0.4})
     middle = soft.colour(np.array([[0.5, 0.2, 0.0]]))
     assert middle == pytest.approx(np.array([[0.5, 0.5, 0]]))
+    for x in (0.45, 0.55):
+        point, step = np.array([[x, 0.2, 0.0]]), 1e-6
+        balls = [np.hypot(x - c, 0.2) - 0.4 for c in (0, 1)]
+        # the share of the second is how much the value moves with its distance
+        moves = [soft.shape._smooth(balls[0], balls[1] + s) for s in (step, -step)]  # type: ignore[union-attr]
+        share = (moves[0] - moves[1]) / (2 * step)
+        assert soft.colour(point) == pytest.approx(np.array([[1 - share, share, 0]]), abs=1e-6)
+        assert (share > 0.5) == (x > 0.5)
     nested = {"kind": "difference", "shape": hard.shape, "without": moved(CUBE, 1.0, 0, 0)}
     assert parts(scene(nested).shape) == 3
     assert scene(nested).parts(np.array([[1.0, 0, 0], [0, 0, 0.0]])).tolist() == [2, 0]

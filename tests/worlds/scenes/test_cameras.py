@@ -116,6 +116,14 @@ def test_a_picture_of_a_ball_is_a_disc_of_the_right_depth() -> None:
     assert (plain.rgb[~mask] == 0).all()
 
 
+def test_a_surface_seen_from_behind_is_lit_from_there() -> None:
+    lamp = {"kind": "point", "position": [0, 0, 0], "intensity": 0.6}
+    hollow = ball(0.5, lights=[lamp], ambient=0.1)
+    within = render(hollow, Camera(9, 9, 1.0, on_sphere(0.2, 0.4, 0.2)))
+    assert within.mask.all()
+    assert within.rgb == pytest.approx(0.7 * 0.7)
+
+
 def test_large_pictures_are_rendered_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     camera = Camera(20, 30, 0.5, on_sphere(3.0, 0.5, 0.5))
     whole = render(ball(), camera)

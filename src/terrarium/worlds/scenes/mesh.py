@@ -180,7 +180,6 @@ class MeshScene:
         surface = self.surface_mesh
         # a quadric fitted to the neighbourhood of five rings (Panozzo et al. 2010)
         _, _, most, least, bad = _igl().principal_curvature(surface.vertices, surface.faces)
-        # libigl's are those of the inward normal's side up: a ball's are negative there
         mean = np.asarray((most + least) / 2)
         mean[np.asarray(bad, dtype=np.int64)] = np.nan
         return mean
