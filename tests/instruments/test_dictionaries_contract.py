@@ -25,7 +25,7 @@ from terrarium.instruments.dictionaries.rows import site_rows
 from terrarium.instruments.dictionaries.train import Training
 from terrarium.readings.reading import IMAGE_AXES, SEQUENCE_AXES, Reading
 
-QUICK = Training(samples=12_000, batch=128)
+QUICK = Training(samples=8_000, batch=80)
 SMALL = {
     "topk": TopK(16, QUICK, active=3),
     "batch_topk": BatchTopK(16, QUICK, active=3),

@@ -200,8 +200,12 @@ def compare(
         if not python:
             rows.append({**own, "rival": rival, "skipped": f"{variable} is not set"})
             continue
-        rows.append({**own, "rival": rival, **best(rival, python, case, x, new, count, rates)})
-        rows[-1]["ratio"] = rows[-1]["rival_cpu_s"] / cpu
+        try:
+            figures = best(rival, python, case, x, new, count, rates)
+        except InputError as error:
+            rows.append({**own, "rival": rival, "skipped": str(error)})
+            continue
+        rows.append({**own, "rival": rival, **figures, "ratio": figures["rival_cpu_s"] / cpu})
     return rows
 
 
