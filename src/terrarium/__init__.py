@@ -51,6 +51,10 @@ _PUBLIC = {
     "load_coordinate_network": "terrarium.organisms.coordinate_file",
     "NetworkField": "terrarium.organisms.network_field",
     "load_image_autoencoder": "terrarium.organisms.vision_folder",
+    "load_radiance": "terrarium.organisms.radiance_file",
+    "render_radiance": "terrarium.organisms.radiance_render",
+    "FastRenderer": "terrarium.organisms.radiance_fast",
+    "as_truth": "terrarium.organisms.radiance_truth",
     "Store": "terrarium.store",
     # readings: what a model did
     "Reading": "terrarium.readings.reading",
@@ -114,6 +118,10 @@ if TYPE_CHECKING:
     from terrarium.organisms.huggingface import load_folder
     from terrarium.organisms.network_field import NetworkField
     from terrarium.organisms.objectives import answer_tokens
+    from terrarium.organisms.radiance_fast import FastRenderer
+    from terrarium.organisms.radiance_file import load_radiance
+    from terrarium.organisms.radiance_render import render_radiance
+    from terrarium.organisms.radiance_truth import as_truth
     from terrarium.organisms.recipe import Phase, Recipe, Source, load_recipe
     from terrarium.organisms.vision_folder import load_image_autoencoder
     from terrarium.pages.report import render_report
