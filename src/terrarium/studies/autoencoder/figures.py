@@ -110,7 +110,7 @@ def _regions(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     ratio = mean_of(records_of(rows, "outline_ratio"))
-    told = "" if ratio is None else f": {10**ratio:.1f} times as much at outlines as elsewhere"
+    told = "" if ratio is None else f": {10**ratio:.2f} times as much at outlines as inside shapes"
     return dots(
         "regions",
         found,
@@ -173,8 +173,8 @@ def _latents(rows: Sequence[Row], seen: Sequence[str]) -> Figure | None:
         other = {r["feature"]: r["value"] for r in own if r["kind"] == "random"}
         for place, r in enumerate(top, start=1):
             base = {"arm": arm, "seed": None, "label": f"{place}."}
-            lines.append({**base, "kind": "latent", "value": r["value"]})
-            lines.append({**base, "kind": "random direction", "value": other[r["feature"]]})
+            lines.append({**base, "removed": "latent", "value": r["value"]})
+            lines.append({**base, "removed": "random direction", "value": other[r["feature"]]})
     largest = max(r["value"] for r in lines)
     return dots(
         "latents",
@@ -182,7 +182,7 @@ def _latents(rows: Sequence[Row], seen: Sequence[str]) -> Figure | None:
         title=f"Loss without each latent, first seed: up to {largest:.1f} dB",
         caption="Fall of the PSNR (dB) when a latent is set to its mean, largest first, beside the "
         f"mean of random directions of the same displacement; at most {MOST} latents.",
-        group="kind",
+        group="removed",
         facet="arm",
         x_title="loss (dB)",
         label_title="latent, by loss",

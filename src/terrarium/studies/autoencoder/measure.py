@@ -171,7 +171,7 @@ def kept_rows(images: NDArray[np.floating], made: Mapping[str, NDArray[np.floati
 def region_rows(world: Any, batch: Batch, made: NDArray[np.floating]) -> list[Row]:
     """Return the mean squared error at outlines, inside shapes and on the ground.
 
-    ``outline_ratio``: log10 of the error at outlines over that elsewhere.
+    ``outline_ratio``: log10 of the error at outlines over that inside shapes (the ground is flat).
     """
     error = np.square(made - batch.inputs).mean(axis=1)
     maps = world.maps(batch)
@@ -184,8 +184,8 @@ def region_rows(world: Any, batch: Batch, made: NDArray[np.floating]) -> list[Ro
         rows.append(
             measured("region_error", value, unit="squared intensity", n=len(batch), region=name)
         )
-    at, elsewhere = float(error[outline].mean()), float(error[~outline].mean())
-    ratio = float(np.log10(at / elsewhere)) if min(at, elsewhere) > 0 else None
+    at, within = (float(error[mask].mean()) for mask in (outline, inside))
+    ratio = float(np.log10(at / within)) if min(at, within) > 0 else None
     rows.append(measured("outline_ratio", ratio, unit="log10 of the ratio", n=len(batch)))
     return rows
 

@@ -1,0 +1,313 @@
+"""`autoencoder` at a tiny size, its measures on planted codes, its verdicts on our rows."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn import decomposition
+
+from terrarium.errors import InputError
+from terrarium.evidence.hypotheses import Verdict, judge
+from terrarium.evidence.rows import Row, measured
+from terrarium.randomness import generator
+from terrarium.store import Store
+from terrarium.studies.autoencoder.alignment import (
+    alignment,
+    explained,
+    random_directions,
+    total_shares,
+)
+from terrarium.studies.autoencoder.arms import (
+    AUTOENCODER,
+    FEW,
+    GROWN,
+    LATENT,
+    LOADED,
+    MEAN,
+    PCA,
+    ROOMY,
+    TIGHT,
+    UNITS,
+    UNTRAINED,
+)
+from terrarium.studies.autoencoder.baselines import fit_patch_pca, from_patches, to_patches
+from terrarium.studies.autoencoder.hypotheses import HYPOTHESES
+from terrarium.studies.autoencoder.measure import effect_rows, effects_at, kept_rows, region_rows
+from terrarium.studies.base import Study, studies
+from terrarium.studies.runner import StudyResult, plan, run_study
+from terrarium.worlds.images.factors import Images
+
+STUDY: Study = studies.get("autoencoder")
+TINY = {"steps": 5, "side": 8, "rows": 20, "effect_rows": 8, "randoms": 1}
+SEEDS = range(10, 15)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    store = Store(tmp_path_factory.mktemp("store"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return run_study(STUDY, "smoke", TINY, store, workers=0)
+
+
+# As a whole
+
+
+def test_everything_planned_is_measured(result: StudyResult) -> None:
+    assert result.failures == []
+    assert {row.factors["arm"] for row in result.rows} == set(GROWN)
+    assert {row.metric for row in result.rows} == {
+        "parameters", "error", "reconstruction", "removed", "region_error", "outline_ratio",
+        "factor_share", "alignment", "loss", "effect_ratio", "effect_explained", "picture",
+    }  # fmt: skip
+
+
+def test_every_figure_check_and_card_is_there(result: StudyResult) -> None:
+    names = [figure.name for figure in STUDY.figures(result.rows)]
+    assert len(names) == len(set(names)) == 5 + 3 * len(GROWN)
+    assert all(figure.data for figure in STUDY.figures(result.rows))
+    assert len(STUDY.cards(result.rows)) == len(GROWN)
+    statuses = {check.status for check in STUDY.checks(result.rows)}
+    assert statuses <= {"passed", "failed", "not made"}
+    assert len(STUDY.checks(result.rows)) == 4 * len(GROWN)
+
+
+def test_cells_are_pure_functions_of_their_spec(result: StudyResult, tmp_path: Path) -> None:
+    again = run_study(STUDY, "smoke", TINY, Store(tmp_path), workers=0)
+    assert list(again.rows) == list(result.rows)
+
+
+def test_no_rows_no_figures() -> None:
+    assert list(STUDY.figures([])) == []
+    assert list(STUDY.cards([])) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps": 0}, "'steps' expects at least 1"),
+        ({"images": "somewhere"}, "name it, too, as model=PATH"),
+        ({"model": "nowhere"}, "There is no autoencoder at nowhere"),
+    ],
+)
+def test_impossible_settings_get_one_sentence(
+    change: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        plan(STUDY, "smoke", change, Store(tmp_path))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_loaded_model_goes_the_same_way(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    pillow = pytest.importorskip("PIL.Image")
+    torch.manual_seed(0)
+    model = diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4),
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=3,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "images").mkdir()
+    for place in range(2):
+        drawn = generator("photograph", place).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+        pillow.fromarray(drawn).save(tmp_path / "images" / f"{place}.png")
+    told = {
+        "model": str(tmp_path / "model"), "images": str(tmp_path / "images"), "crop": 16,
+        "effect_crops": 2,
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = run_study(STUDY, "smoke", told, Store(tmp_path / "store"), workers=0)
+    assert result.failures == []
+    assert {row.factors["arm"] for row in result.rows} == {LOADED}
+    losses = [r for r in result.rows if r.metric == "loss" and r.factors["kind"] == "unit"]
+    assert len(losses) == 3
+    assert len(STUDY.figures(result.rows)) == 5
+
+
+def test_a_changed_model_is_measured_again(tmp_path: Path) -> None:
+    from terrarium.studies.autoencoder.loaded import content_of
+
+    for part in ("encoder", "decoder"):
+        (tmp_path / f"my_{part}.pth").write_bytes(part.encode())
+    one, folder = content_of(tmp_path / "my_encoder.pth"), content_of(tmp_path)
+    assert content_of(tmp_path / "my_decoder.pth") == one
+    (tmp_path / "my_decoder.pth").write_bytes(b"other")
+    assert content_of(tmp_path / "my_encoder.pth") != one
+    assert content_of(tmp_path) != folder
+
+
+# Baselines
+
+
+def test_pca_is_that_of_scikit_learn() -> None:
+    images = generator("pca").random((60, 3, 8, 8))
+    found = fit_patch_pca(images, 5, 8)(images[:7])
+    judge = decomposition.PCA(5).fit(images.reshape(60, -1))
+    flat = images[:7].reshape(7, -1)
+    np.testing.assert_allclose(
+        found.reshape(7, -1), judge.inverse_transform(judge.transform(flat)), atol=1e-8
+    )
+
+
+def test_patches_come_back_and_all_components_lose_nothing() -> None:
+    images = generator("patches").random((3, 2, 8, 12))
+    patches = to_patches(images, 4)
+    assert patches.shape == (3 * 2 * 3, 2 * 16)
+    np.testing.assert_array_equal(patches[1].reshape(2, 4, 4), images[0, :, :4, 4:8])
+    np.testing.assert_array_equal(from_patches(patches, images.shape, 4), images)
+    np.testing.assert_allclose(fit_patch_pca(images, 32, 4)(images), images, atol=1e-10)
+    with pytest.raises(InputError, match="at most as many components"):
+        fit_patch_pca(images, 33, 4)
+
+
+def test_shares_of_errors_are_exact() -> None:
+    images = np.full((4, 1, 2, 2), 0.5)
+    made = {AUTOENCODER: images + 0.1, PCA: images - 0.2, MEAN: images + 0.4}
+    rows = {(r.metric, r.factors.get("coder") or r.factors.get("of")): r.value
+            for r in kept_rows(images, made)}  # fmt: skip
+    assert rows["reconstruction", AUTOENCODER] == pytest.approx(20)
+    assert rows["removed", PCA] == pytest.approx(0.75)
+    assert rows["removed", MEAN] == pytest.approx(1 - 1 / 16)
+
+
+def test_errors_are_found_where_they_are() -> None:
+    world = Images(side=16, vary=("row", "column", "size", "hue"))
+    batch = world.sample(12, generator("regions"), "test")
+    outline = np.asarray(world.maps(batch)["edge"], bool)[:, None]
+    rows = region_rows(world, batch, batch.inputs + np.where(outline, 0.2, 0.02))
+    found = {r.factors.get("region", r.metric): r.value for r in rows}
+    assert found["outline"] == pytest.approx(0.04, rel=1e-4)
+    assert found["shape"] == pytest.approx(4e-4, rel=1e-3)
+    assert found["outline_ratio"] == pytest.approx(2, abs=1e-3)
+
+
+# Factors
+
+
+def planted(mixing: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Codes that are a linear mixture of four independent factors, and their counterfactuals."""
+    rng = generator("planted")
+    factors = rng.random((4000, 4))
+    after = {}
+    for f in range(4):
+        other = factors.copy()
+        other[:, f] = rng.random(4000)
+        after[f"factor {f}"] = other @ mixing
+    return factors @ mixing, after
+
+
+def test_a_code_of_single_factors_is_aligned_and_its_rotation_is_not() -> None:
+    straight, after = planted(np.diag([1.0, 5.0, 0.1, 2.0]))
+    shares = total_shares(straight, after)
+    np.testing.assert_allclose(shares, np.eye(4), atol=0.05)
+    assert alignment(shares).min() > 0.95
+    quarter = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+    mixed, turned = planted(quarter)
+    np.testing.assert_allclose(total_shares(mixed, turned), 0.25, atol=0.03)
+    assert alignment(total_shares(mixed, turned)).max() < 0.3
+
+
+def test_random_directions_of_an_aligned_code_are_less_aligned() -> None:
+    straight, after = planted(np.diag([1.0, 5.0, 0.1, 2.0]))
+    vectors = random_directions({"before": straight}, 200, generator("v"))
+    turned = total_shares(straight @ vectors.T, {f: x @ vectors.T for f, x in after.items()})
+    assert 0.4 < alignment(turned).mean() < 0.8
+    # latents weigh alike, whatever their scale
+    parts = turned.mean(axis=0)
+    assert parts.min() > 0.15
+
+
+def test_a_factor_that_decides_is_found_and_noise_is_not() -> None:
+    rng = generator("explained")
+    factors = {name: rng.random(400) for name in ("a", "b", "c")}
+    assert explained(np.square(factors["b"] - 0.4), factors) > 0.95
+    assert explained(rng.standard_normal(400), factors) < 0.1
+    assert explained(np.zeros(400), factors) == 0.0
+
+
+class Pair(torch.nn.Module):
+    """A network of two latents of which the second does nothing."""
+
+    members = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code = torch.nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        mean = images.mean(dim=(2, 3, 4))
+        code = self.code(torch.stack([mean, 3 * mean], dim=-1))
+        return images - mean[..., None, None, None] + code[..., :1, None, None]
+
+    def sites(self) -> dict[str, Any]:
+        from terrarium.organisms.network import Site
+
+        return {LATENT: Site(self.code)}
+
+    def member_parameters(self, member: int, frozen: Any = ()) -> list[Any]:
+        return []
+
+
+def test_a_latent_that_does_nothing_costs_nothing() -> None:
+    images = generator("effects").random((16, 1, 4, 4), dtype=np.float32)
+    effects = effects_at(Pair(), images, LATENT, 2, "key")
+    rows = effect_rows(effects, LATENT)
+    loss = {(r.factors["feature"], r.factors["kind"]): r.value for r in rows if r.metric == "loss"}
+    assert loss["unit 0", "unit"] > 10
+    assert loss["unit 1", "unit"] == pytest.approx(0, abs=0.5)
+
+
+# Verdicts
+
+
+def rows_of(
+    seed: int, removed: float, gain: float, outline: float, aligned: float, units: float
+) -> list[Row]:
+    """What one seed measures, with what the hypotheses ask for as told."""
+
+    def row(metric: str, value: float, **factors: Any) -> Row:
+        return measured(metric, value + 0.001 * (seed - 12), unit="", n=1, seed=seed, **factors)
+
+    rows = [row("removed", 0.8, arm=arm, of=of) for arm in GROWN for of in (MEAN, UNTRAINED)]
+    rows += [row("removed", removed, arm=FEW, of=PCA), row("outline_ratio", outline, arm=FEW)]
+    rows += [row("reconstruction", 25.0, arm=TIGHT, coder=AUTOENCODER)]
+    rows += [row("reconstruction", 25.0 + gain, arm=ROOMY, coder=AUTOENCODER)]
+    for metric in ("alignment", "effect_explained"):
+        rows.append(row(metric, 0.5 + aligned, arm=FEW, kind="latent"))
+        rows.append(measured(metric, 0.5, unit="", n=1, seed=seed, arm=FEW, kind="random"))
+    rows.append(row("effect_ratio", 0.0, arm=FEW, site=LATENT))
+    rows.append(row("effect_ratio", units, arm=FEW, site=UNITS))
+    return rows
+
+
+def verdicts(**told: float) -> dict[str, Verdict]:
+    rows = [row for seed in SEEDS for row in rows_of(seed, **told)]
+    return {v.hypothesis: v for v in judge(HYPOTHESES, rows)}
+
+
+def test_what_is_planted_is_supported() -> None:
+    found = verdicts(removed=0.8, gain=4.0, outline=0.6, aligned=0.3, units=0.3)
+    assert {v.verdict for v in found.values()} == {"supported"}
+
+
+def test_the_contrary_is_contradicted() -> None:
+    found = verdicts(removed=0.2, gain=0.5, outline=0.0, aligned=0.0, units=0.0)
+    against = {name for name, v in found.items() if v.verdict == "contradicted"}
+    assert against == {h.name for h in HYPOTHESES} - {"latents-are-no-basis"}
+
+
+def test_networks_that_learnt_nothing_say_nothing() -> None:
+    rows = [
+        row
+        for seed in SEEDS
+        for row in rows_of(seed, removed=0.8, gain=4, outline=0.6, aligned=0.3, units=0.3)
+        if not (row.metric == "removed" and row.factors["of"] == MEAN)
+    ]
+    assert {v.verdict for v in judge(HYPOTHESES, rows)} == {"uninformative"}
