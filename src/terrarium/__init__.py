@@ -73,6 +73,8 @@ _PUBLIC = {
     "load_saelens": "terrarium.instruments.dictionaries.saelens",
     "save_saelens": "terrarium.instruments.dictionaries.saelens",
     "causal_effect": "terrarium.instruments.causal",
+    "exact_effects": "terrarium.instruments.effects",
+    "frobnoloids": "terrarium.instruments.frobnoloids.decide",
     # evidence: what may be concluded
     "Row": "terrarium.evidence.rows",
     "Hypothesis": "terrarium.evidence.hypotheses",
@@ -113,6 +115,8 @@ if TYPE_CHECKING:
     from terrarium.instruments.check_dictionary import check_dictionary
     from terrarium.instruments.check_probe import check_probe
     from terrarium.instruments.dictionaries.saelens import load_saelens, save_saelens
+    from terrarium.instruments.effects import exact_effects
+    from terrarium.instruments.frobnoloids.decide import frobnoloids
     from terrarium.organisms.coordinate_file import load_coordinate_network
     from terrarium.organisms.grow import Organism, grow
     from terrarium.organisms.huggingface import load_folder
