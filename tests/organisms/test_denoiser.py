@@ -129,9 +129,9 @@ def test_levels_that_are_none_are_refused():
 @pytest.mark.parametrize(
     ("site", "axes"),
     [
-        ("resid.post[1]", ("member", "example", "row", "column", "channel")),
-        ("act[2]", ("member", "example", "channel")),
-        ("code", ("member", "example", "channel")),
+        ("resid.post[1]", ("member", "n", "row", "column", "channel")),
+        ("act[2]", ("member", "n", "channel")),
+        ("code", ("member", "n", "channel")),
     ],
 )
 def test_sites_are_read_and_edited(site, axes):

@@ -244,8 +244,8 @@ def test_only_units_that_are_read_have_an_effect_and_matched_directions_move_as_
     units = unit_removals(mean)
     named = {f"unit {i}": removal for i, removal in enumerate(units)}
     effects = removal_effects(network, noisy, exact, 0.2, named)
-    assert effects["unit 2"] == pytest.approx(0, abs=1e-12)
-    assert all(abs(effects[f"unit {i}"]) > 1e-9 for i in (0, 1, 3, 4, 5))
+    assert effects["unit 2"] == pytest.approx(0, abs=1e-8)
+    assert all(abs(effects[f"unit {i}"]) > 1e-2 for i in (0, 1, 3, 4))
     x = torch.from_numpy(generator("x").standard_normal((1, 5, 6), dtype="float32"))
     for i, (unit, random) in enumerate(zip(units, matched_removals(mean, ("key",)), strict=True)):
         gone = unit(x)
@@ -263,7 +263,7 @@ def test_effects_are_differences_of_regrets() -> None:
     found = removal_effects(
         network, noisy, exact, 0.2, {"all": mean.expand_as, "none": lambda x: x}
     )
-    assert found["none"] == pytest.approx(0, abs=1e-9)
+    assert found["none"] == pytest.approx(0, abs=1e-8)
     state = network.member_state(0)
     flat = build(MODEL, [("m", 0)])
     constant = state["blocks.2.out.bias"] + mean @ state["blocks.2.out.weight"]
@@ -338,9 +338,9 @@ def planted(**ends: float) -> list[Row]:
         rows.append(
             measured("regret_nats", small, unit="", n=9, denoiser=SMALL, law=GAUSSIANS, seed=seed)
         )
-    for level, value in ((0.05, 1.0), (0.2, 3.0), (0.4, 3.0), (1.6, ends.get("loud", 1.0))):
+    for level, value in ((0.05, 1.0), (0.4, 3.0), (0.8, 3.0), (1.6, ends.get("loud", 1.0))):
         for seed in SEEDS:
-            own = value * (1 + 0.01 * (seed - 12) * (level == 0.2))
+            own = value * (1 + 0.01 * (seed - 12) * (level == 0.4))
             told = {"denoiser": STANDARD, "law": FEW, "level": level, "seed": seed}
             rows.append(measured("regret", own, unit="", n=9, **told))
     put("memorised", 0.99, sampler=EXACT, law=FEW)

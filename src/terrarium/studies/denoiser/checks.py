@@ -52,13 +52,13 @@ def checks(rows: Sequence[Row]) -> list[Check]:
         for law in (FEW, MANY)
     ]
     middle = combined(
-        "least share of undecidedness at sigma 0.2 and 0.4 (few images)",
+        "least share of undecidedness at sigma 0.4 and 0.8 (few images)",
         min,
         *(per_seed("undecided", law=FEW, level=level) for level in UNDECIDED),
     )
     made.append(
         bound_check("where it is said to be, the posterior is undecided", middle, rows,
-                    at_least=0.05)
+                    at_least=0.1)
     )  # fmt: skip
     return made
 

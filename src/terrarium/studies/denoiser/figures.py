@@ -19,12 +19,16 @@ from terrarium.studies.denoiser.laws import (
     LAWS,
     LINEAR,
     MANY,
+    NEAREST,
     SMALL,
     STANDARD,
 )
 from terrarium.studies.rows_of import mean_of, records_of
 
-SIGMA = "noise level sigma (standard deviation per pixel; pixels lie in 0 to 1)"
+SIGMA = "noise level sigma"
+
+FAINT = 1e-9
+"""Smaller regrets are not drawn: they are rounding, beside pixels between 0 and 1."""
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
@@ -49,13 +53,13 @@ def _by_law(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(records, key=lambda r: LAWS.index(r["law"]))
 
 
-def _log10(value: float | None) -> float | None:
-    return math.log10(value) if value is not None and value > 0 else None
+def _log10(value: float | None, least: float = 0.0) -> float | None:
+    return math.log10(value) if value is not None and value > least else None
 
 
 def _regret(rows: Sequence[Row]) -> Figure | None:
     found = [
-        {**r, "quantity": r["denoiser"], "value": _log10(r["value"])}
+        {**r, "quantity": r["denoiser"], "value": _log10(r["value"], FAINT)}
         for name in DENOISERS
         for r in _by_law(records_of(rows, "regret", denoiser=name))
     ]
@@ -68,8 +72,9 @@ def _regret(rows: Sequence[Row]) -> Figure | None:
         title=f"Regret to the exact posterior mean: the network beats the linear filter {wins}",
         caption="log10 of the mean squared difference to the exact denoiser's output, per pixel, "
         "by noise level and law. 'Linear' is the Wiener filter made from the law's exact mean and "
-        "covariance, 'untrained' shrinks towards the centre. Where the nearest image is the exact "
-        "answer its regret is 0 and has no logarithm.",
+        "covariance, 'untrained' shrinks towards the centre. Sigma is the noise's standard "
+        f"deviation per pixel, pixels lie in 0 to 1. Regrets under {FAINT:g} are not drawn: there "
+        "the nearest image is the exact answer.",
         x="level",
         x_title=SIGMA,
         x_scale="symlog",
@@ -102,18 +107,18 @@ def _nats(rows: Sequence[Row]) -> Figure | None:
     ]
     if not found:
         return None
-    shares = []
+    told = []
     for law in LAWS:
-        own, other = (
-            mean_of(records_of(rows, "regret_nats", law=law, denoiser=name))
-            for name in (STANDARD, LINEAR)
-        )
-        if own is not None and other:
-            shares.append(f"{own:.3g} against {other:.3g} nats ({law})")
+        means = {
+            name: mean_of(records_of(rows, "regret_nats", law=law, denoiser=name))
+            for name in (STANDARD, LINEAR, NEAREST)
+        }
+        if None not in means.values():
+            told.append(f"{law} " + ", ".join(f"{v:.3g} {name}" for name, v in means.items()))
     return dots(
         "nats",
         found,
-        title=f"Regret over all levels, network against linear filter: {'; '.join(shares)}",
+        title=f"Regret over all levels in nats: {'; '.join(told)}",
         caption="log10 of the regret of a whole image over sigma squared, integrated over "
         "ln(sigma): how far (nats) the law for which a denoiser would be exact lies from the true "
         "one. Ticks are seeds.",
@@ -167,7 +172,7 @@ def _denoised(rows: Sequence[Row], law: str) -> Figure | None:
         title=f"What is best and what the network says, {law}",
         caption="One image at each noise level, first seed. 'Exact' is the posterior mean, the "
         "best that anything can give; 'difference' is network minus exact, enlarged three times, "
-        "grey where there is none.",
+        "grey where there is none. Black to white is the range of the law's means.",
         row="line",
         column="column",
         size=64,

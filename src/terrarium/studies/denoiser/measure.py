@@ -52,6 +52,8 @@ MEMORISED = 1 / 3
 SHOWN = 6
 """Images in a line of a gallery."""
 
+DIFFERENCE = "difference"
+
 GAIN = 3.0
 """By how much differences are enlarged in a gallery."""
 
@@ -141,7 +143,8 @@ def regret_rows(
         rows.append(measured("least_error", least, unit="squared intensity", n=n, level=sigma))
         posterior = law.responsibilities(noisy, sigma)
         entropy = -(posterior * np.log(np.maximum(posterior, 1e-300))).sum(axis=1).mean()
-        share = float(entropy / np.log(len(law.weights)))
+        several = len(law.weights) > 1
+        share = float(entropy / np.log(len(law.weights))) if several else 0.0
         rows.append(measured("undecided", share, unit="proportion", n=n, level=sigma))
     for name, regrets in found.items():
         total = in_nats(regrets, law.size)
@@ -293,17 +296,26 @@ def _pictures(denoisers: Mapping[str, Denoise], law: ImageLaw, *key: str | int) 
             "noisy": noisy,
             EXACT: exact,
             STANDARD: said,
-            "difference": 0.5 + GAIN * (said - exact),
+            DIFFERENCE: said - exact,
             LINEAR: denoisers[LINEAR](noisy, sigma),
         }
         rows += [
             measured(
                 "picture", sigma, unit="intensity", n=1, gallery="denoised",
-                line=f"sigma {sigma:g}", column=name, image=png_uri(image[0]),
+                line=f"sigma {sigma:g}", column=name,
+                image=_address(image[0], law, name == DIFFERENCE),
             )
             for name, image in shown.items()
         ]  # fmt: skip
     return rows
+
+
+def _address(image: Float64, law: ImageLaw, difference: bool = False) -> str:
+    """Return a picture in which the law's means reach from black to white; differences are grey."""
+    low, high = law.means.min(), law.means.max()
+    if difference:
+        return png_uri(0.5 + GAIN * image / (high - low))
+    return png_uri((image - low) / (high - low))
 
 
 def _sample_pictures(drawn: Mapping[str, Float64], law: ImageLaw) -> list[Row]:
@@ -318,7 +330,7 @@ def _sample_pictures(drawn: Mapping[str, Float64], law: ImageLaw) -> list[Row]:
             rows += [
                 measured(
                     "picture", float(far[place]), unit="intensity", n=1, gallery="samples",
-                    line=label, column=str(place + 1), image=png_uri(image),
+                    line=label, column=str(place + 1), image=_address(image, law),
                 )
                 for place, image in enumerate(shown)
             ]  # fmt: skip
