@@ -13,6 +13,7 @@ from terrarium.organisms.build import load, resolved
 from terrarium.organisms.coordinate import Coordinate
 from terrarium.organisms.coordinate_hash import (
     PRIMES,
+    add_at,
     corners,
     interpolate,
     levels_of,
@@ -111,6 +112,18 @@ def test_gradients_of_the_table_and_of_the_points(features):
     # away from the faces of cells, where the interpolation has a kink
     where = (torch.rand(2, 6, 2, dtype=torch.float64) * 0.1 + 0.6).requires_grad_()
     assert torch.autograd.gradcheck(lambda t, p: interpolate(t, p, grid), (table, where))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_adding_is_the_same_on_every_device(dtype):
+    entries = torch.randint(0, 9, (200,), generator=torch.Generator().manual_seed(0))
+    values = torch.randn(200, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    one, two = torch.zeros(9, dtype=dtype), torch.zeros(9, dtype=dtype)
+    add_at(one, entries, values, pairs=True)
+    add_at(two, entries, values, pairs=False)
+    wanted = torch.stack([values[entries == i].sum() for i in range(9)])
+    torch.testing.assert_close(one, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(two, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_outside_the_cube_counts_as_its_face():

@@ -103,7 +103,7 @@ PICTURE_ARMS = (
         {"encoding": "none", "activation": "sine", "layers": 3, "width": 128},
         2500,
         4096,
-        1e-3,
+        3e-3,
     ),
     Arm(
         "Fourier features",
@@ -120,7 +120,7 @@ DISTANCE_ARMS = (
         {"encoding": "none", "activation": "sine", "layers": 3, "width": 128},
         2500,
         4096,
-        1e-3,
+        3e-3,
     ),
     Arm(
         "Fourier features",

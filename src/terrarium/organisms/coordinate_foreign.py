@@ -192,7 +192,8 @@ class ForeignCoordinate(Fleet):
                 both = (encoded, hidden) if told.encoded == "before" else (hidden, encoded)
                 hidden = torch.cat(both, dim=-1)
             hidden = layer(hidden)
-        return hidden * spec.output_scale + spec.output_offset
+        out: Tensor = hidden * spec.output_scale + spec.output_offset
+        return out
 
     def sites(self) -> Mapping[str, Site]:
         """Return ``encoding.out`` where inputs are encoded, and the hidden ``mlp.act[i]``."""

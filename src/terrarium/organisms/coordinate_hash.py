@@ -140,7 +140,7 @@ class Interpolate(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for own, entry, weight, share in zip(into, entries, weights, arrived, strict=True):
                 for plane, part in zip(_planes(own), share, strict=True):
-                    plane.scatter_add_(0, entry.reshape(-1), (weight * part).reshape(-1))
+                    add_at(plane, entry.reshape(-1), (weight * part).reshape(-1))
         of_weights = None
         if ctx.needs_input_grad[2]:
             of_weights = torch.stack(
@@ -155,6 +155,18 @@ class Interpolate(torch.autograd.Function):
                 ]
             )
         return (into if ctx.needs_input_grad[0] else None), None, of_weights
+
+
+def add_at(plane: Tensor, entries: Tensor, values: Tensor, pairs: bool | None = None) -> None:
+    """Add values ``(k,)`` to ``plane`` at ``entries``, in place; entries may repeat.
+
+    ``pairs`` says whether as complex numbers, which is the fastest on a CPU; elsewhere, where
+    PyTorch may not do so, as rows of two real ones.
+    """
+    if plane.device.type == "cpu" if pairs is None else pairs:
+        plane.scatter_add_(0, entries, values)
+    else:
+        _real(plane).index_add_(0, entries, _real(values))
 
 
 def _planes(table: Tensor) -> Sequence[Tensor]:
