@@ -304,7 +304,10 @@ def test_rates_rise_and_fall():
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert rates[9:81] == [1.0] * 72
     assert rates[-1] == pytest.approx(1 / 20)
-    assert Training().rate(20_000 // 2048 * 10, 4096) == pytest.approx(1e-3)
+    assert Training().rate(400, 4096) == pytest.approx(2e-3)
+    few = Training(samples=100 * 2048)
+    assert few.rate(50, 4096) == pytest.approx(4e-3)
+    assert few.rate(50, 64) == 1e-2
 
 
 def test_centre_and_size_by_hand():
