@@ -37,6 +37,9 @@ _PUBLIC = {
     "Picture": "terrarium.worlds.picture",
     "load_image": "terrarium.worlds.image_files",
     "Finite": "terrarium.worlds.finite",
+    "Images": "terrarium.worlds.images.factors",
+    "ImageMixture": "terrarium.worlds.images.mixtures",
+    "Photographs": "terrarium.worlds.images.photographs",
     "check_world": "terrarium.worlds.check",
     "leakage": "terrarium.worlds.leakage",
     "generator": "terrarium.randomness",
@@ -144,6 +147,9 @@ if TYPE_CHECKING:
     from terrarium.worlds.check import check_world
     from terrarium.worlds.finite import Finite
     from terrarium.worlds.image_files import load_image
+    from terrarium.worlds.images.factors import Images
+    from terrarium.worlds.images.mixtures import ImageMixture
+    from terrarium.worlds.images.photographs import Photographs
     from terrarium.worlds.leakage import leakage
     from terrarium.worlds.picture import Picture
     from terrarium.worlds.scenes.camera import Camera, look_at, on_sphere

@@ -96,7 +96,7 @@ def test_figures_and_checks_come_from_rows(result: StudyResult) -> None:
                               for law in ("few-images", "many-images", "gaussians")),
     }  # fmt: skip
     assert STUDY.figures([]) == []
-    assert len(STUDY.checks(result.rows)) == 11
+    assert len(STUDY.checks(result.rows)) == 10
     assert {check.status for check in STUDY.checks([])} == {"not made"}
     names = {card.name for card in STUDY.cards(result.rows)}
     assert names == {f"{STANDARD}, {law}" for law in LAWS} | {f"{SMALL}, {GAUSSIANS}"}
