@@ -26,6 +26,7 @@ from terrarium.organisms.radiance_render import (
     render_rays,
     weights_of,
 )
+from terrarium.progress import Progress, Silent
 
 BINS = 64
 """Stretches of a ray that are looked up as a whole, in blocks of the grid."""
@@ -66,18 +67,21 @@ class FastRenderer:
         self._grid: Occupancy | None = None
 
     @torch.no_grad()
-    def render(self, camera: RayCamera) -> RadiancePicture:
+    def render(self, camera: RayCamera, progress: Progress | None = None) -> RadiancePicture:
         """Return a camera's picture."""
+        shown = progress or Silent()
         flat, shape = camera_rays(self.field, camera)
         asked = [0, 0]
         with fast_float32(), kept_memory():
             before = self._grid.asked if self._grid is not None else 0
             grid = self.grid(Rays.of(flat))
             asked[0] = grid.asked - (before if grid.asked >= before else 0)
-            found = [
-                self._march(grid, Rays.of(part), asked)
-                for part in torch.split(flat, RAYS_AT_ONCE, dim=1)
-            ]
+            shown.start("render", flat.shape[1], "rays")
+            found = []
+            for part in torch.split(flat, RAYS_AT_ONCE, dim=1):
+                found.append(self._march(grid, Rays.of(part), asked))
+                shown.advance("render", part.shape[1])
+            shown.finish("render")
         seen = torch.cat(found)
         return picture_of(seen[:, :3], seen[:, 3], seen[:, 4], shape, (asked[0], asked[1]))
 

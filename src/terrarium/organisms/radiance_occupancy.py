@@ -99,7 +99,7 @@ class Occupancy:
 
     def density(self, points: Tensor) -> Tensor:
         """Return densities ``(n,)`` at points ``(n, 3)``."""
-        parts = [self.net.density(part[None])[0][0] for part in points.split(POINTS_AT_ONCE)]
+        parts = [self.net.density(part[None])[0][0] for part in torch.split(points, POINTS_AT_ONCE)]
         self.asked += len(points)
         return torch.cat(parts)
 

@@ -81,7 +81,7 @@ class Rays:
             raise InputError(
                 f"Rays are (member, n, 6), origin and direction; got {tuple(rays.shape)}."
             )
-        origins, directions = rays.float().split(3, dim=-1)
+        origins, directions = rays[..., :3].float(), rays[..., 3:].float()
         lengths = torch.linalg.vector_norm(directions, dim=-1)
         if not bool(
             torch.isfinite(origins).all() & torch.isfinite(lengths).all() & (lengths > 0).all()
@@ -260,7 +260,8 @@ def render_radiance(
             shown.advance("render", part.shape[1])
     shown.finish("render")
     points = flat.shape[1] * each
-    return picture_of(*(torch.cat(part) for part in zip(*found, strict=True)), shape, (points,) * 2)
+    colour, opacity, depth = (torch.cat(part) for part in zip(*found, strict=True))
+    return picture_of(colour, opacity, depth, shape, (points, points))
 
 
 def camera_rays(field: RadianceField, camera: RayCamera) -> tuple[Tensor, tuple[int, int]]:
@@ -276,7 +277,7 @@ def camera_rays(field: RadianceField, camera: RayCamera) -> tuple[Tensor, tuple[
 
 
 def picture_of(
-    colour: Tensor, opacity: Tensor, depth: Tensor, shape: tuple[int, int], asked: tuple[int, ...]
+    colour: Tensor, opacity: Tensor, depth: Tensor, shape: tuple[int, int], asked: tuple[int, int]
 ) -> RadiancePicture:
     """Return flat results ``(n, ...)`` as a picture of ``shape``."""
     parts = [part.cpu().numpy() for part in (colour, opacity, depth)]
@@ -284,7 +285,7 @@ def picture_of(
         parts[0].clip(0, 1).reshape(*shape, 3),
         parts[1].reshape(shape),
         parts[2].reshape(shape),
-        (asked[0], asked[1]),
+        asked,
     )
 
 

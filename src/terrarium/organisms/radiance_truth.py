@@ -51,7 +51,7 @@ class RadianceTruth:
         if given.ndim != 2 or given.shape[1] != 3:
             raise InputError(f"The {name} must be (n, 3); got {given.shape}.")
         whole = torch.from_numpy(given.astype(np.float32)).to(self.device)
-        return [part[None] for part in whole.split(POINTS_AT_ONCE) if len(part)]
+        return [part[None] for part in torch.split(whole, POINTS_AT_ONCE) if len(part)]
 
 
 def as_truth(field: RadianceField, net: str | None = None) -> RadianceTruth:
