@@ -196,6 +196,19 @@ def test_the_linear_filter_is_the_best_of_all_linear_ones(law):
     assert found == pytest.approx(design[:50] @ fitted, abs=0.02)
 
 
+def test_products_and_differences_give_the_same_posterior(monkeypatch):
+    """A large set, at levels on both sides of where matrix products take over."""
+    law = ImageMixture(side=16, count=200).law("train")
+    for sigma in (0.0101, 0.05, 1.0, 50.0):
+        y = noisy(law, sigma, 20)
+        fast = law.exact_denoiser(y, sigma), law.responsibilities(y, sigma)
+        with monkeypatch.context() as changed:
+            changed.setattr("terrarium.worlds.images.law._PRODUCTS", np.inf)
+            slow = law.exact_denoiser(y, sigma), law.responsibilities(y, sigma)
+        for one, two in zip(fast, slow, strict=True):
+            assert one == pytest.approx(two, abs=1e-9)
+
+
 def test_moments_are_those_of_samples():
     law = LAWS["gaussians"]
     drawn, component, coefficient = law.sample(200_000, generator("moments"))

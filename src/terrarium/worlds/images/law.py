@@ -22,6 +22,10 @@ Float64 = NDArray[np.float64]
 _CHUNK_NUMBERS = 1 << 22
 """Numbers held at once by the largest intermediate array (32 MB)."""
 
+_PRODUCTS = 0.01
+"""Above this level a finite set's distances may come from one matrix product: rounding stays under
+1e-9 of a posterior's logarithm for pixels between 0 and 1."""
+
 _ALL_NOISE = 1e100
 """Levels above count as infinite: their squares would overflow."""
 
@@ -165,7 +169,14 @@ class ImageLaw:
         return self.means[index].reshape(-1, *self.shape)
 
     def _squares(self, y: Float64) -> Float64:
+        """Return squared distances ``(n, k)`` of rows to the means."""
         return np.asarray(np.square(y[:, None] - self.means).sum(axis=2))
+
+    def _products(self, y: Float64) -> Float64:
+        """Return the same by one matrix product, about the law's mean: fast, and less exact."""
+        x, z = self.means - self.mean, y - self.mean
+        square = np.square(z).sum(axis=1)[:, None] + np.square(x).sum(axis=1) - 2 * z @ x.T
+        return np.asarray(np.maximum(square, 0))
 
     def _rows(
         self,
@@ -199,15 +210,21 @@ class ImageLaw:
     def _joint(self, y: Float64, sigma: Float64) -> tuple[Float64, Float64, Float64, Float64]:
         """Return log p(k, y) ``(n, k)``, residuals ``(n, k, d)`` and their parts along directions.
 
+        A finite set's residuals are left out (``k`` is 0 there) where products will do.
+
         What is alike for all k (by the nearest component) is taken out of the first and comes
         second ``(n, 1)``: at tiny levels it is too large for differences to survive beside it.
         At level 0 without a floor the joint is the limit's order: 0 for the nearest, else -inf.
         """
         d, r = self.directions.shape[1:]
-        residual = y[:, None] - self.means
-        along = np.einsum("nkd,kdr->nkr", residual, self.directions)
-        across = residual - np.einsum("nkr,kdr->nkd", along, self.directions) if r else residual
-        square = np.square(across).sum(axis=2)
+        if not r and not self.floor and (sigma > _PRODUCTS).all():
+            residual, along = np.zeros((len(y), 0, d)), np.zeros((len(y), len(self.means), 0))
+            square = self._products(y)
+        else:
+            residual = y[:, None] - self.means
+            along = np.einsum("nkd,kdr->nkr", residual, self.directions)
+            across = residual - np.einsum("nkr,kdr->nkd", along, self.directions) if r else residual
+            square = np.square(across).sum(axis=2)
         white = np.where(np.isfinite(sigma), self.floor + sigma**2, 1.0)[:, None]
         wide = self.variances + white[..., None]
         least = square.min(axis=1, keepdims=True)
