@@ -333,7 +333,11 @@ def compare(
 def bench(
     only: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="growing, reading or probe_sweep; all if left out."),
+        typer.Argument(
+            metavar="[NAME]",
+            help="growing, reading, probe_sweep, dictionaries, coordinate_fits, ...; "
+            "all if left out.",
+        ),
     ] = None,
     as_json: words.JsonOption = False,
 ) -> None:
