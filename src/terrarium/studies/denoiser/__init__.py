@@ -37,7 +37,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         "few": 16,
         "many": 512,
         "side": 16,
-        "steps": 1000,
+        "steps": 800,
         "batch": 64,
         "rows": 200,
         "samples": 200,
