@@ -139,16 +139,20 @@ def test_numbered_layers_are_inferred_as_written_by_hand(pair):
     assert float(((made > 0) & (made < 1)).float().mean()) > 0.01, "all clamped: nothing tested"
 
 
-@pytest.mark.parametrize("how", ["encoder", "decoder", "joined", "saved"])
+@pytest.mark.parametrize("how", ["encoder", "decoder", "joined", "autoencoders", "saved"])
 def test_every_way_of_naming_the_pair_loads_the_same(pair, tmp_path, how):
     images = torch.rand(1, 1, 3, 4, 4)
     wanted = load_image_autoencoder(pair)(images)
     path = pair / f"my_{how}.pth"
     if how == "joined":
-        path = tmp_path / "both.safetensors"
+        path = tmp_path / "autoencoder.safetensors"
         save_file(
             {f"{p}.{n}": t for p in ("encoder", "decoder") for n, t in tiny_state(p).items()}, path
         )
+    if how == "autoencoders":  # the word stands in both names
+        for part in ("encoder", "decoder"):
+            (pair / f"my_{part}.pth").rename(pair / f"autoencoder_{part}.pth")
+        path = pair
     if how == "saved":
         path = tmp_path / "again"
         load_image_autoencoder(pair).save(0, path)
@@ -272,6 +276,7 @@ DAMAGE = {
     "layers that do not fit": ("encoder", put("2.weight", torch.zeros(4, 6, 3, 3)), "takes 6"),
     "NaN": ("decoder", put("7.bias", torch.tensor([0, math.nan, 0])), "holds NaN"),
     "a foreign key": ("decoder", put("mid.weight", torch.zeros(1)), "'mid.weight'"),
+    "a number written otherwise": ("decoder", put("07.bias", torch.zeros(3)), "'07.bias'"),
     "an unknown part": ("decoder", put("3.gate.weight", torch.zeros(1)), "'3.gate.weight'"),
     "no tensor": ("decoder", put("7.bias", "x"), "not a tensor"),
     "a huge number": ("decoder", put("99999999999.weight", torch.zeros(1)), "numbered up to"),
@@ -329,10 +334,13 @@ def test_files_that_are_no_pair(pair, tmp_path, tiny_models):
         load_image_autoencoder(pair)
     one_sentence(error)
     (pair / "my_encoder.pth").unlink()
-    with pytest.raises(ModelError, match="one encoder and one decoder"):
+    with pytest.raises(ModelError, match=r"has no my_encoder\.pth beside it"):
         load_image_autoencoder(pair)
     with pytest.raises(ModelError, match=r"has no my_encoder\.pth beside it"):
         load_image_autoencoder(pair / "my_decoder.pth")
+    shutil.copy(pair / "my_decoder.pth", pair / "other_decoder.pth")
+    with pytest.raises(ModelError, match="one encoder and one decoder"):
+        load_image_autoencoder(pair)
     with pytest.raises(ModelError, match="There is no autoencoder at"):
         load_image_autoencoder(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

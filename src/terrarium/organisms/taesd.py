@@ -114,7 +114,7 @@ def _by_number(state: Mapping[str, Tensor], where: str) -> dict[int, dict[str, T
     layers: dict[int, dict[str, Tensor]] = {}
     for name, tensor in state.items():
         head, _, rest = name.partition(".")
-        if not head.isdigit() or not rest:
+        if not rest or not head.isdecimal() or head != str(int(head)):
             raise ModelError(
                 f"{where}: the key '{name}' does not begin with a layer's number, so this is no "
                 "TAESD-style part; give its encoder and decoder state dicts."

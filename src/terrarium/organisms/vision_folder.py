@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import importlib
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from terrarium.errors import InputError, ModelError
 from terrarium.organisms import taesd
 from terrarium.organisms.folder import brief
 from terrarium.organisms.offline import go_offline
+from terrarium.organisms.state_files import read_state_file
 from terrarium.organisms.vision_network import ImageAutoencoder
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -65,10 +65,10 @@ _State = dict[str, Tensor]
 
 def _parts_of_folder(folder: Path) -> tuple[_State, _State, str, str, str]:
     files = sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES)
-    encoders = [p for p in files if "encoder" in p.name]
-    decoders = [p for p in files if "decoder" in p.name]
-    if len(files) == 1 and not encoders and not decoders:
+    if len(files) == 1:
         return _parts_of_file(files[0])
+    encoders = [p for p in files if _role(p) == "encoder"]
+    decoders = [p for p in files if _role(p) == "decoder"]
     if len(encoders) != 1 or len(decoders) != 1:
         found = ", ".join(p.name for p in files) or "no weights"
         raise ModelError(
@@ -78,35 +78,44 @@ def _parts_of_folder(folder: Path) -> tuple[_State, _State, str, str, str]:
     return _pair(encoders[0], decoders[0])
 
 
+def _role(path: Path) -> str:
+    """Return which part a file's name says it is; the last word counts (autoencoder_decoder)."""
+    places = {part: path.name.rfind(part) for part in ("encoder", "decoder")}
+    part = max(places, key=lambda name: places[name])
+    return part if places[part] >= 0 else ""
+
+
+def partner_of(path: Path) -> Path | None:
+    """Return the other file of a pair, which need not exist; None where the name is of no pair."""
+    part = _role(path)
+    if not part:
+        return None
+    other = "decoder" if part == "encoder" else "encoder"
+    before, _, after = path.name.rpartition(part)
+    return path.with_name(f"{before}{other}{after}")
+
+
 def _parts_of_file(path: Path) -> tuple[_State, _State, str, str, str]:
-    for own, other in (("encoder", "decoder"), ("decoder", "encoder")):
-        if own in path.name:
-            partner = path.with_name(path.name.replace(own, other))
-            if not partner.exists():
-                raise ModelError(
-                    f"{path} has no {partner.name} beside it; put encoder and decoder into one "
-                    "folder under names that differ in that word alone."
-                )
-            return _pair(path, partner) if own == "encoder" else _pair(partner, path)
     state = _read_state(path)
     parts = {
         part: {n.removeprefix(part): t for n, t in state.items() if n.startswith(part)}
         for part in ("encoder.", "decoder.")
     }
+    partner = partner_of(path)
+    if partner is not None and not any(parts.values()):
+        if not partner.exists():
+            raise ModelError(
+                f"{path} has no {partner.name} beside it; put encoder and decoder into one "
+                "folder under names that differ in that word alone."
+            )
+        return _pair(path, partner) if _role(path) == "encoder" else _pair(partner, path)
     if not all(parts.values()) or sum(map(len, parts.values())) != len(state):
         raise ModelError(
             f"{path} does not hold the keys 'encoder.<number>...' and 'decoder.<number>...' alone; "
             f"{_WANTED}."
         )
-    whole = f"{path.name}, {{}}"
-    name = path.stem
-    return (
-        parts["encoder."],
-        parts["decoder."],
-        whole.format("encoder"),
-        whole.format("decoder"),
-        name,
-    )
+    names = (f"{path.name}, encoder", f"{path.name}, decoder")
+    return parts["encoder."], parts["decoder."], *names, path.stem
 
 
 def _pair(encoder: Path, decoder: Path) -> tuple[_State, _State, str, str, str]:
@@ -116,27 +125,16 @@ def _pair(encoder: Path, decoder: Path) -> tuple[_State, _State, str, str, str]:
 
 def _read_state(path: Path) -> _State:
     """Return a file's tensors; raises ``ModelError`` for pickles with code and damaged files."""
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ModelError(
-            f"{path} is no plain state dict (it is damaged, or a pickle that would run code when "
-            "loaded); save the weights alone, as safetensors, where you trust them."
-        ) from None
-    except Exception as error:  # truncated zips, foreign formats: each fails in its own way
-        raise ModelError(f"{path} cannot be read ({brief(error)}); copy it again.") from None
-    if not isinstance(state, Mapping) or not state:
+    state = read_state_file(path)
+    if not state:
         raise ModelError(f"{path} holds no state dict (names and tensors); {_WANTED}.")
     for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        if not isinstance(tensor, Tensor):
             raise ModelError(
                 f"{path}: '{name}' is a {type(tensor).__name__} and not a tensor; save the state "
                 "dict alone."
             )
-    return dict(state)
+    return state
 
 
 def _from_dicts(

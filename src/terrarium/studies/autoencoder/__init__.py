@@ -142,7 +142,7 @@ def measure(cell: Cell, store_home: str, progress: Progress) -> Sequence[Row]:
 _ORGANISMS = (
     *("autoencoder", "build", "convolutional", "engine", "feed", "fleet", "grow", "kernels"),
     *("lineage", "objectives", "optimizer", "parameters", "recipe", "recipe_models"),
-    *("taesd", "vision_folder", "vision_network"),
+    *("state_files", "taesd", "vision_folder", "vision_network"),
 )
 _INSTRUMENTS = ("effects", "quantities", "site_features")
 

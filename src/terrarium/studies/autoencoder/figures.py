@@ -79,8 +79,8 @@ def _gallery(rows: Sequence[Row], which: str, arm: str) -> Figure | None:
         title = f"What is kept of four unseen images, {arm}"
         caption = (
             "First seed, images not chosen. 'Difference' is autoencoder minus image, enlarged "
-            "three times, grey where there is none; 'error map' is the squared error of each "
-            "pixel, white where it is largest in that image."
+            "three times, grey where there is none; 'error map' is the size of each pixel's "
+            "error, white where it is largest in that image."
         )
     else:
         largest = max(r["value"] for r in shown)

@@ -8,6 +8,7 @@ from pathlib import Path
 from terrarium.errors import ModelError
 from terrarium.keys import folder_checksum
 from terrarium.organisms.recipe import parse
+from terrarium.organisms.vision_folder import partner_of
 from terrarium.worlds.images.photographs import Photographs
 
 _BLOCK = 1 << 20
@@ -23,10 +24,8 @@ def content_of(path: Path) -> str:
     if path.is_dir():
         return folder_checksum(path)
     digest = hashlib.blake2b(digest_size=16)
-    # a pair of files: the partner has the same name but for one word
-    part = "encoder" if "encoder" in path.name else "decoder"
-    other = "decoder" if part == "encoder" else "encoder"
-    for file in sorted({path, path.with_name(path.name.replace(part, other))}):
+    partner = partner_of(path)
+    for file in sorted({path, partner or path}):
         if file.exists():
             with file.open("rb") as opened:
                 while block := opened.read(_BLOCK):

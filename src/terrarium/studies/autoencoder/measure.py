@@ -83,8 +83,7 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
         if arm != LOADED and site == LATENT:
             rows += effect_alignment_rows(effects, factors_of(found.world, shown))
         if spec["pictures"] and site == LATENT:
-            features = units(found.latents)
-            rows += added_pictures(found.network, shown.inputs, site, features, -effects.mean[0])
+            rows += added_pictures(found.network, shown.inputs, site, -effects.mean[0])
     if spec["pictures"]:
         rows += kept_pictures(found.test.inputs, made, AUTOENCODER)
     return [row.with_factors(arm=arm, seed=seed) for row in rows]

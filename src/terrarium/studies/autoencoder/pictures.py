@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from terrarium.evidence.rows import Row, measured
 from terrarium.figures.gallery import png_uri
 from terrarium.instruments.effects import what_it_adds
-from terrarium.instruments.site_features import SiteFeatures
+from terrarium.instruments.site_features import units
 from terrarium.studies.autoencoder.baselines import decibel
 
 SHOWN = 4
@@ -29,14 +29,15 @@ def kept_pictures(
 ) -> list[Row]:
     """Return images, what each coder makes of them, and the network's error map.
 
-    The map is the squared error of each pixel (mean over channels) over its largest value there.
+    The map is the error of each pixel (root mean square over channels) over its largest there.
     """
     rows = []
     for place, image in enumerate(images[:SHOWN]):
         error = np.square(made[own][place] - image).mean(axis=0)
+        seen = np.sqrt(error)
         shown = {"image": image, **{name: x[place] for name, x in made.items()}}
         shown["difference"] = 0.5 + GAIN * (made[own][place] - image)
-        shown["error map"] = error / max(float(error.max()), 1e-12)
+        shown["error map"] = seen / max(float(seen.max()), 1e-12)
         db = decibel(float(error.mean()))
         rows += [
             _picture("kept", f"{place + 1} ({db:.1f} dB)", name, x, db) for name, x in shown.items()
@@ -45,23 +46,22 @@ def kept_pictures(
 
 
 def added_pictures(
-    network: Any,
-    images: NDArray[np.floating],
-    site: str,
-    features: SiteFeatures,
-    effects: NDArray[np.floating],
+    network: Any, images: NDArray[np.floating], site: str, effects: NDArray[np.floating]
 ) -> list[Row]:
     """Return what each latent adds to some images: the output with it, less with its mean.
 
-    The latents that matter most come first; ``effects`` ``(k,)`` are in dB.
+    The latents that matter most, by ``effects`` ``(k,)`` in dB, and the largest first.
     """
-    added = what_it_adds(network, images[:SHOWN], site, features, how="mean")[0]
+    top = np.argsort(-effects)[:LINES]
+    added = what_it_adds(
+        network, images[:SHOWN], site, units(len(effects), top.tolist()), how="mean"
+    )[0]
     rows = []
-    for j in np.argsort(-effects)[:LINES]:
-        line = f"{features.names[j].replace('unit', 'latent')} ({effects[j]:.2f} dB)"
+    for j, changes in zip(top, added, strict=True):
+        line = f"latent {j} ({effects[j]:.2f} dB)"
         rows += [
             _picture("added", line, str(place + 1), 0.5 + GAIN * change, float(effects[j]))
-            for place, change in enumerate(added[j])
+            for place, change in enumerate(changes)
         ]
     rows += [
         _picture("added", "image", str(place + 1), image, 0.0)
