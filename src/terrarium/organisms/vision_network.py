@@ -164,8 +164,9 @@ class ImageAutoencoder(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed("untrained", *key))
             for module in fresh.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
         fresh.name = f"{self.name}.untrained"
         return fresh
 
