@@ -1,9 +1,12 @@
 """The world `captions`: the shapes of `images`, told in words instead of shown.
 
 A row gives colours and light in words, then points along the outline in the order in which a pen
-meets them, and asks what it is, for instance
-``blue on dark red, lit from NNW low: 31/22 28/24 ... 35/23 is a cross.``  So text and images hold the
-same facts under the same law, and a difference between organisms is one of modality.
+meets them, and asks what it is:
+
+``blue on dark red, lit from NNW low: 31/22 28/24 ... 35/23 is a cross.``
+
+So text and images hold the same facts under the same law, and a difference between organisms is
+one of modality.
 
 Joint table: as that of `images`, ``label`` is even over the four classes where the shape varies,
 and always the same where it doesn't; in every split.
