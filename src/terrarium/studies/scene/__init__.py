@@ -51,7 +51,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         "first_seed": FRESH_SEED,
         "seeds": 5,
         "steps": 1500,
-        "batch": 1024,
+        "batch": 512,
         "pool": 100_000,
         "points": 4000,
         "effect_points": 768,

@@ -208,7 +208,7 @@ def _unit_rows(own: Float, at: Points) -> list[Row]:
     rows = []
     for j in range(len(own)):
         alive = sizes[j] > LIVE and np.isfinite(shares[j]).all() and np.isfinite(areas[j])
-        told = {
+        told: dict[str, Any] = {
             "number": j,
             "size": float(sizes[j]),
             "footprint": float(areas[j]) if alive else None,

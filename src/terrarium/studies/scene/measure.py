@@ -151,7 +151,7 @@ def error_rows(subject: Subject, *key: str | int) -> list[Row]:
             value = float(np.abs(output - truth).mean()) * subject.scale
             means[region, name] = value
             rows.append(measured("error", value, unit="%", n=len(points), region=region, of=name))
-        judged = subject.world.judge(subject.world.at(points), given[NETWORK])["right"]
+        judged = subject.world.judge(subject.world.at(points), list(given[NETWORK]))["right"]
         share = float(np.asarray(judged).mean())
         rows.append(measured("right", share, unit="proportion", n=len(points), region=region))
     n = len(subject.volume)
@@ -206,7 +206,7 @@ def place_rows(subject: Subject, names: list[str], *key: str | int) -> list[Row]
         here = group == g
         value = float(error[here].mean()) if here.any() else None
         middle = float(np.median(curvature[here])) if here.any() else 0.0
-        told = {"curvature_group": g, "curvature": middle}
+        told: dict[str, Any] = {"curvature_group": g, "curvature": middle}
         rows.append(measured("curvature_error", value, unit="%", n=int(here.sum()), **told))
     for order, against in (("as it is", curvature), ("shuffled", rng.permutation(curvature))):
         rank = _spearman(against, error)
@@ -218,7 +218,8 @@ def place_rows(subject: Subject, names: list[str], *key: str | int) -> list[Row]
 
 
 def _spearman(a: Float, b: Float) -> float | None:
-    if len(a) < 3 or not np.ptp(a) or not np.ptp(b):
+    flat = any(np.ptp(x) <= 1e-6 * np.abs(x).max() for x in (a, b)) if len(a) > 2 else True
+    if flat:  # but for rounding
         return None
     return float(stats.spearmanr(a, b).statistic)
 

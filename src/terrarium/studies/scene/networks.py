@@ -73,7 +73,7 @@ PARTS = ("ball", "box", "torus")
 # About 8,600 parameters each: three hidden layers, as wide as what the encoding leaves.
 _MODELS: Mapping[str, dict[str, Any]] = {
     RELU: {"encoding": "none", "width": 64},
-    FOURIER: {"encoding": "fourier", "frequencies": 16, "scale": 0.7, "width": 57},
+    FOURIER: {"encoding": "fourier", "frequencies": 48, "scale": 0.35, "width": 44},
     SIREN: {"encoding": "none", "activation": "sine", "omega_first": 10.0, "width": 64},
     HASH: {
         "encoding": "hash",

@@ -54,7 +54,7 @@ def slice_rows(subject: Subject, side: int) -> list[Row]:
     rows = []
     for panel, values in (("truth", truth), ("output", output), ("error", output - truth)):
         for place, line in zip(y, values.reshape(side, side), strict=True):
-            told = {
+            told: dict[str, Any] = {
                 "panel": panel,
                 "x_from": float(x[0]),
                 "x_to": float(x[-1]),
