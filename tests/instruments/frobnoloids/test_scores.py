@@ -51,6 +51,15 @@ def test_pooled_p_sees_what_is_there_and_leaves_out_what_is_constant():
         pooled_p(value, null[:3])
 
 
+def test_a_dead_feature_takes_nothing_from_the_others():
+    null = RNG.normal(size=(8, 3))
+    alone = Score(np.ones(2), np.ones(2), 9, null[:, :2]).deviations
+    null[:, 2] = np.nan
+    beside = Score(np.array([1.0, 1.0, np.nan]), np.ones(3), 9, null).deviations
+    assert np.allclose(beside[:2], alone)
+    assert np.isnan(beside[2])
+
+
 def test_interval_and_p_below_are_students():
     score = Score(np.array([0.5]), np.array([0.1]), 9, np.zeros((4, 1)))
     assert np.allclose([score.low[0], score.high[0]], 0.5 + 0.1 * np.array([-2.262157, 2.262157]))

@@ -71,7 +71,8 @@ class Score:
     def deviations(self) -> Float:
         """``(k,)`` the excess in the null's standard deviations (comparable between setups)."""
         spread = self.null.std(0, ddof=1)
-        floor = 1e-12 * (1.0 + np.abs(self.null).max(initial=0.0))
+        real = np.abs(self.null[np.isfinite(self.null)])
+        floor = 1e-12 * (1.0 + real.max(initial=0.0))
         return np.asarray(self.excess / np.maximum(spread, floor))
 
     def p_below(self, threshold: float) -> Float:
