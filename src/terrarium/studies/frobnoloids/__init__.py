@@ -1,0 +1,178 @@
+"""`frobnoloids`: which features are regular, matter to the output, and have no name?
+
+Question 17 of the mission.  Features of a dictionary are scored by structure, importance and
+nameability in organisms that classify, autoencode and denoise the same images, and in organisms
+that classify and autoencode texts which tell the same shapes; plants set the bars and test them,
+random networks say how often the answer is wrong, and circuits say what computes the strongest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from terrarium.evidence.rows import Row
+from terrarium.keys import code_closure, code_package
+from terrarium.progress import Progress
+from terrarium.studies.base import Cell, Size, Study
+from terrarium.studies.frobnoloids.checks import cards, checks
+from terrarium.studies.frobnoloids.figures import figures
+from terrarium.studies.frobnoloids.hypotheses import HYPOTHESES, LEVEL
+from terrarium.studies.frobnoloids.organisms import INITIALISATIONS, KINDS, TEXT, Budget, recipe
+from terrarium.studies.settings import check_least
+
+QUESTION = (
+    "Which features are regular, matter to the output, and have no name? Are there more in images "
+    "than in text, and more where images are made than where they are classified?"
+)
+
+FRESH_SEED = 10
+"""Seeds below were on the screen while budgets were set."""
+
+
+def _defaults(size: Size) -> dict[str, Any]:
+    shared: dict[str, Any] = {
+        "first_seed": FRESH_SEED,
+        "seeds": 5,
+        "side": 16,
+        "width": 8,
+        "text_width": 32,
+        "steps": 300,
+        "text_steps": 600,
+        "batch": 64,
+        "features": 32,
+        "active": 4,
+        "shown": 40_000,
+        "fitted": 400,
+        "examples": 120,
+        "effect_examples": 48,
+        "points": 1500,
+        "draws": 12,
+        "hidden": 48,
+        "plants": 12,
+    }
+    sizes: dict[str, dict[str, Any]] = {
+        "smoke": {
+            "seeds": 1,
+            "first_seed": 0,
+            "width": 4,
+            "text_width": 16,
+            "steps": 5,
+            "text_steps": 5,
+            "batch": 8,
+            "features": 8,
+            "active": 2,
+            "shown": 4000,
+            "fitted": 60,
+            "examples": 40,
+            "effect_examples": 8,
+            "points": 500,
+            "draws": 4,
+            "hidden": 16,
+            "plants": 6,
+        },
+        "quick": {},
+        "full": {
+            "steps": 1000,
+            "text_steps": 1500,
+            "features": 64,
+            "shown": 150_000,
+            "fitted": 1000,
+            "examples": 240,
+            "effect_examples": 64,
+            "points": 3000,
+        },
+    }
+    return shared | sizes[size]
+
+
+def cells(settings: Mapping[str, Any]) -> list[Cell]:
+    """Return for each kind of organism a cell that grows them all, and one by seed that scores.
+
+    Features are looked for in other initialisations of the network: where fewer seeds are asked
+    for than that takes, more are grown.  Raises ``InputError`` for impossible settings.
+    """
+    least = {
+        "first_seed": 0, "seeds": 1, "side": 8, "width": 1, "text_width": 16, "steps": 1,
+        "text_steps": 1, "batch": 1, "features": 4, "active": 1, "shown": 1000, "fitted": 20,
+        "examples": 20, "effect_examples": 4, "points": 100, "draws": 4, "hidden": 4, "plants": 4,
+    }  # fmt: skip
+    check_least("frobnoloids", settings, least)
+    budget = Budget(
+        **{
+            name: settings[name]
+            for name in ("side", "width", "text_width", "steps", "text_steps", "batch")
+        }
+    )
+    first, count = settings["first_seed"], settings["seeds"]
+    grown = list(range(first, first + max(count, INITIALISATIONS)))
+    made: list[Cell] = []
+    for kind in KINDS:
+        shared = {
+            "modality": kind[0],
+            "objective": kind[1],
+            "recipe": recipe(kind, budget).model_dump(mode="json"),
+        }
+        name = f"{kind[1]} {kind[0]}"
+        steps = budget.text_steps if kind[0] == TEXT else budget.steps
+        cost = 2 + len(grown) * steps * budget.batch * 2e-4
+        scored = grown[:count]
+        spec = {"stage": "grow", "seeds": grown, "scored": scored, **shared}
+        made.append(Cell(f"grow: {name}", spec, cost))
+        for seed in scored:
+            # five initialisations: its own and the four that follow, round the seeds that are grown
+            at = grown.index(seed)
+            others = [grown[(at + i) % len(grown)] for i in range(INITIALISATIONS)]
+            spec = {"stage": "score", "seed": seed, "seeds": others, **shared, **_scoring(settings)}
+            spec["pictures"] = seed == first
+            made.append(Cell(f"score: {name}, seed {seed}", spec, 12.0, (f"grow: {name}",)))
+    return made
+
+
+def _scoring(settings: Mapping[str, Any]) -> dict[str, Any]:
+    names = (
+        *("side", "features", "active", "shown", "fitted", "examples", "effect_examples"),
+        *("points", "draws", "hidden", "plants"),
+    )
+    return {name: settings[name] for name in names} | {"level": LEVEL}
+
+
+def measure(cell: Cell, store_home: str, progress: Progress) -> Sequence[Row]:
+    """Grow what the cell asks for and measure it; pure in ``cell.spec``."""
+    # torch is only needed where cells are measured, not where results are shown
+    from terrarium.studies.frobnoloids.measure import measure_cell
+
+    return measure_cell(cell.spec, store_home, progress)
+
+
+_ORGANISMS = (
+    *("autoencoder", "build", "classification", "classifier", "convolutional", "denoiser"),
+    *("engine", "feed", "fleet", "fused", "grow", "kernels", "lineage", "objectives"),
+    *("optimizer", "parameters", "recipe", "text_autoencoder", "text_reconstruction"),
+    "transformer",
+)
+_OWN = ("measure", "networks", "shown", "controls", "circuits", "pictures")
+
+STUDY = Study(
+    name="frobnoloids",
+    question=QUESTION,
+    hypotheses=HYPOTHESES,
+    defaults={size: _defaults(size) for size in ("smoke", "quick", "full")},
+    cells=cells,
+    measure=measure,
+    figures=figures,
+    checks=checks,
+    cards=cards,
+    code=(
+        *(f"terrarium.studies.frobnoloids.{name}" for name in _OWN),
+        "terrarium.studies.across_modalities.performance",
+        "terrarium.figures.gallery",
+        "terrarium.randomness",
+        *code_closure("terrarium.worlds.images.captions"),
+        *(f"terrarium.organisms.{name}" for name in _ORGANISMS),
+        *(f"terrarium.instruments.{name}" for name in ("effects", "quantities", "site_features")),
+        *code_package("terrarium.readings"),
+        *code_package("terrarium.instruments.dictionaries"),
+        *code_package("terrarium.instruments.frobnoloids"),
+    ),
+)

@@ -1,0 +1,70 @@
+"""The checks and cards of `frobnoloids`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from terrarium.evidence.checks import Check, bound_check, gate_check
+from terrarium.evidence.quantities import per_seed
+from terrarium.evidence.rows import Row
+from terrarium.figures.cards import Card, cards_from_rows
+from terrarium.studies.frobnoloids.hypotheses import LEVEL, fraction, learnt
+from terrarium.studies.frobnoloids.organisms import KINDS, RANDOM
+
+
+def checks(rows: Sequence[Row]) -> list[Check]:
+    """Return the gates as checks, the planted controls of each kind, and the null of importance."""
+    made = [
+        gate_check(
+            f"the organism learnt to {objective} {modality}", learnt(modality, objective), rows
+        )
+        for modality, objective in KINDS
+    ]
+    for modality, objective in KINDS:
+        task = f"{objective} {modality}"
+        levels = {"modality": modality, "objective": objective}
+        made.append(
+            bound_check(
+                f"planted unnamed features rank first: {task}",
+                per_seed("plant_auroc", **levels).called("AUROC of unnamed plants that matter"),
+                rows,
+                at_least=0.9,
+            )
+        )
+        made += [
+            bound_check(
+                f"planted {plant} features are not called frobnoloids: {task}",
+                per_seed("plants_called", plant=plant, **levels).called(
+                    f"share of {plant} plants called frobnoloids"
+                ),
+                rows,
+                at_most=LEVEL,
+            )
+            for plant in ("named", "noise")
+        ]
+        made.append(
+            bound_check(
+                f"features of random networks matter no more than random directions: {task}",
+                fraction(modality, objective, RANDOM, "important by p alone"),
+                rows,
+                at_most=LEVEL,
+            )
+        )
+    return made
+
+
+def cards(rows: Sequence[Row]) -> list[Card]:
+    """Return a card for each kind of organism: its share of the oracle's performance."""
+    told = [
+        replace(row, metric="card").with_factors(
+            organism=f"{row.factors['objective']} {row.factors['modality']}", context="unseen"
+        )
+        for row in rows
+        if row.metric == "share_of_oracle"
+    ]
+    what = "Share of the loss of the best blind output (of the noise, for denoisers) removed"
+    return [
+        replace(c, what=what)
+        for c in cards_from_rows(told, metric="card", gate=0.2, gated=("unseen",))
+    ]

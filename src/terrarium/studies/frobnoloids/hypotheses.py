@@ -1,0 +1,161 @@
+"""The hypotheses of `frobnoloids`, written before the run."""
+
+from __future__ import annotations
+
+from terrarium.evidence.hypotheses import Hypothesis
+from terrarium.evidence.predictions import Gate, above, below
+from terrarium.evidence.quantities import (
+    Quantity,
+    combined,
+    difference,
+    over_levels,
+    per_seed,
+    where,
+)
+from terrarium.studies.frobnoloids.organisms import (
+    AUTOENCODE,
+    CLASSIFY,
+    DENOISE,
+    IMAGES,
+    KINDS,
+    MODALITIES,
+    RANDOM,
+    TEXT,
+    TRAINED,
+)
+
+LEVEL = 0.1
+"""The rate of false discoveries at which features are called frobnoloids."""
+
+LEARNT: dict[tuple[str, str], float] = {
+    (IMAGES, CLASSIFY): 0.5,
+    (IMAGES, AUTOENCODE): 0.5,
+    (IMAGES, DENOISE): 0.5,
+    (TEXT, CLASSIFY): 0.2,
+    (TEXT, AUTOENCODE): 0.2,
+}
+"""Share of the oracle's performance (of the noise, for denoisers) from which organisms count as
+grown; a code of 16 numbers holds a text's words badly, as in `across-modalities`."""
+
+
+def learnt(modality: str, objective: str) -> Gate:
+    """Gate: the organism does what it was trained for."""
+    share = per_seed("share_of_oracle", modality=modality, objective=objective)
+    return Gate(
+        share.called(f"share of the oracle's performance ({objective} {modality})"),
+        at_least=LEARNT[modality, objective],
+    )
+
+
+def fraction(
+    modality: str, objective: str, variant: str = TRAINED, score: str = "frobnoloid"
+) -> Quantity:
+    """Share of the live features that are regular, important and nameless."""
+    levels = {"modality": modality, "objective": objective, "variant": variant, "score": score}
+    words = {"frobnoloid": "nameless but useful"}.get(score, score)
+    return per_seed("share", **levels).called(
+        f"share of features that are {words} ({objective} {modality}, {variant})"
+    )
+
+
+def _mean(text: str, *parts: Quantity) -> Quantity:
+    return combined(text, lambda *values: sum(values) / len(values), *parts)
+
+
+def in_modality(modality: str) -> Quantity:
+    """Mean over the objectives that both modalities have."""
+    return _mean(
+        f"share of nameless but useful features in {modality}, mean of classify and autoencode",
+        fraction(modality, CLASSIFY),
+        fraction(modality, AUTOENCODE),
+    )
+
+
+def any_in_random() -> Quantity:
+    """Share of a seed's random networks in which any feature is called a frobnoloid.
+
+    All hypotheses are null there, so that this is the rate of false discoveries.
+    """
+    parts = [
+        per_seed("any", modality=modality, objective=objective, variant=RANDOM)
+        for modality, objective in KINDS
+    ]
+    return _mean("share of random networks with any frobnoloid", *parts)
+
+
+def faithful(modality: str, circuit: str) -> Quantity:
+    """Share of variance that circuits of frobnoloids keep, on examples that did not choose them."""
+    selection = where(
+        "mean_faithfulness", modality=modality, variant=TRAINED, circuit=circuit, of="frobnoloids"
+    )
+    return over_levels("mean", "objective", selection).called(
+        f"variance kept by {'circuits' if circuit == 'circuit' else 'random circuits'} of "
+        f"frobnoloids ({modality})"
+    )
+
+
+def _more(objective: str) -> Quantity:
+    return difference(fraction(IMAGES, objective), fraction(IMAGES, CLASSIFY)).called(
+        f"share of nameless but useful features, {objective} minus classify (images)"
+    )
+
+
+HYPOTHESES: tuple[Hypothesis, ...] = (
+    Hypothesis(
+        name="making-images-needs-the-nameless",
+        claim="Of the features of autoencoders and denoisers more are nameless but useful than of "
+        "classifiers of the same images.",
+        rival="The images decide which features there are: objectives have as many.",
+        counts_for="The share is larger in both.",
+        counts_against="It is smaller in one of them.",
+        prediction=(above(_more(AUTOENCODE), 0.0), above(_more(DENOISE), 0.0)),
+        gates=tuple(learnt(IMAGES, objective) for objective in (CLASSIFY, AUTOENCODE, DENOISE)),
+    ),
+    Hypothesis(
+        name="images-are-less-named",
+        claim="A larger share of features is nameless but useful in images than in text that "
+        "holds the same facts.",
+        rival="Words are no better names for what networks of text make of them; or the "
+        "vocabulary of images, which is larger, explains more.",
+        counts_for="The mean over classifiers and autoencoders is larger in images.",
+        counts_against="It is smaller.",
+        prediction=above(
+            difference(in_modality(IMAGES), in_modality(TEXT)).called(
+                "share of nameless but useful features, images minus text"
+            ),
+            0.0,
+        ),
+        gates=tuple(
+            learnt(m, objective) for m in MODALITIES for objective in (CLASSIFY, AUTOENCODE)
+        ),
+    ),
+    Hypothesis(
+        name="random-networks-have-none",
+        claim="Random networks have no frobnoloids beyond the stated rate.",
+        rival="Regular and nameless features of random networks pass for useful.",
+        counts_for=f"In less than {LEVEL:.0%} of random networks any feature is called one.",
+        counts_against="In more.",
+        prediction=below(any_in_random(), LEVEL),
+    ),
+    *(
+        Hypothesis(
+            name=f"circuits-are-faithful-{modality}",
+            claim=f"Few upstream units compute a frobnoloid of {modality}: its circuit keeps more "
+            "of its variance than random circuits of its size.",
+            rival="It is spread over all upstream units; what greedy search finds does not hold "
+            "on other examples.",
+            counts_for="Circuits keep a larger share of the variance on examples that did not "
+            "choose them, by more than 0.1.",
+            counts_against="By less.",
+            prediction=above(
+                difference(faithful(modality, "circuit"), faithful(modality, "random")).called(
+                    f"variance kept, circuits minus random circuits ({modality})"
+                ),
+                0.1,
+            ),
+        )
+        for modality in MODALITIES
+    ),
+)
+
+__all__ = ["HYPOTHESES", "LEVEL", "any_in_random", "fraction", "learnt"]

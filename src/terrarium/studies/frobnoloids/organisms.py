@@ -1,0 +1,120 @@
+"""The organisms of `frobnoloids`: the same shapes, shown or told, and what is asked of networks.
+
+Images are classified, autoencoded and denoised; texts that tell the same shapes in words (the world
+`captions`) are classified and autoencoded.  Budgets were set on development seeds 0 to 2 so that
+organisms pass their gate, before any feature was scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from terrarium.organisms.recipe import Optimizer, Phase, Recipe, Source, TransformerModel
+from terrarium.organisms.recipe_models import (
+    AutoencoderModel,
+    ClassifierModel,
+    DenoiserModel,
+    TextAutoencoderModel,
+)
+from terrarium.organisms.recipe_objectives import (
+    AnswerOnly,
+    Classification,
+    Denoising,
+    Reconstruction,
+    TextReconstruction,
+)
+
+IMAGES, TEXT = "images", "text"
+MODALITIES = (IMAGES, TEXT)
+CLASSIFY, AUTOENCODE, DENOISE = "classify", "autoencode", "denoise"
+KINDS = (
+    (IMAGES, CLASSIFY),
+    (IMAGES, AUTOENCODE),
+    (IMAGES, DENOISE),
+    (TEXT, CLASSIFY),
+    (TEXT, AUTOENCODE),
+)
+"""Modality and objective of each kind of organism."""
+
+TRAINED, RANDOM = "trained", "random"
+VARIANTS = (TRAINED, RANDOM)
+"""The organisms, and networks of the same shape as they were drawn."""
+
+INITIALISATIONS = 5
+"""Of dictionary and of network, in each of which a feature is looked for."""
+
+NOISE = 0.2
+"""Standard deviation per pixel of the noise that denoisers are shown; pixels lie in [0, 1]."""
+
+LATENT = 16
+VARY = 7
+"""Numbers of every code, more than the factors that vary: shape, row, column, size, hue, light and
+rotation."""
+
+SITES: Mapping[tuple[str, str], tuple[str, str]] = {
+    (IMAGES, CLASSIFY): ("encoder.stage[0]", "encoder.out"),
+    (IMAGES, AUTOENCODE): ("encoder.stage[0]", "encoder.out"),
+    (IMAGES, DENOISE): ("act[0]", "act[1]"),
+    (TEXT, CLASSIFY): ("embed", "resid.post[0]"),
+    (TEXT, AUTOENCODE): ("embed", "encoder.resid.post[0]"),
+}
+"""Where circuits begin, and where features are read: what reads there is linear (after a norm), so
+that no axis is special in a random network; all image sites have maps of the same size."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Size of images and networks; steps of training by modality, rows per step."""
+
+    side: int
+    width: int
+    text_width: int
+    steps: int
+    text_steps: int
+    batch: int
+
+
+def world(modality: str, side: int) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of a modality's world."""
+    if modality == TEXT:
+        return "captions", {"vary": VARY, "corners": 8, "side": side, "grid": 32}
+    return "images", {"vary": VARY, "side": side}
+
+
+def recipe(kind: tuple[str, str], budget: Budget) -> Recipe:
+    """Return how an organism is grown."""
+    modality, objective = kind
+    name, options = world(modality, budget.side)
+    model, loss, rate = _what(kind, budget)
+    steps = budget.text_steps if modality == TEXT else budget.steps
+    phase = Phase(
+        name=objective,
+        sources=(Source(world=name, options=options),),
+        objective=loss,
+        steps=steps,
+        batch=budget.batch,
+        optimizer=Optimizer(lr=rate, warmup=min(20, steps), schedule="cosine", final=0.02),
+    )
+    return Recipe(name=f"{objective} {modality}", model=model, phases=(phase,))
+
+
+def _what(kind: tuple[str, str], budget: Budget) -> tuple[Any, Any, float]:
+    side, width, wide = budget.side, budget.width, budget.text_width
+    trunk: dict[str, Any] = {
+        "channels": 3, "side": side, "width": width, "stages": 2, "latent": LATENT,
+    }  # fmt: skip
+    block = {"layers": 2, "width": wide, "heads": max(1, wide // 16), "mlp": 2 * wide}
+    if kind == (IMAGES, CLASSIFY):
+        return ClassifierModel(**trunk, classes=4), Classification(), 1e-2
+    if kind == (IMAGES, AUTOENCODE):
+        return AutoencoderModel(**trunk), Reconstruction(), 1e-2
+    if kind == (IMAGES, DENOISE):
+        model = DenoiserModel(
+            channels=3, side=side, width=width, hidden=64, level=NOISE, sigma_data=0.25
+        )
+        return model, Denoising(low=0.05, high=1.0), 5e-3
+    if kind == (TEXT, CLASSIFY):
+        return TransformerModel(**block), AnswerOnly(), 5e-3
+    return TextAutoencoderModel(**block, latent=LATENT), TextReconstruction(), 5e-3
