@@ -274,7 +274,7 @@ class RadianceModel(Spec):
     feature: int | None = Field(64, ge=1, description="width of the layer before the direction")
     feature_activation: Literal["relu", "none"] = "relu"
     density_after_feature: bool = Field(False, description="read after the feature layer")
-    density_activation: Literal["relu", "softplus", "exponential"] = "relu"
+    density_activation: Literal["relu", "softplus", "exponential"] = "softplus"
     direction_widths: tuple[Annotated[int, Field(ge=1)], ...] = (32,)
     coarse: bool = Field(False, description="a net of its own decides where the fine one looks")
     near: float = Field(2.0, ge=0, description="where rays begin, in lengths of their direction")
