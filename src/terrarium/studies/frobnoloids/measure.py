@@ -158,7 +158,10 @@ def _variant(
     live = np.flatnonzero(active.sum(0) >= LIVE_EXAMPLES)
     head = measured("live", float(len(live)), unit="features", n=fit.features)
     if not len(live):
-        return [head]
+        why = "no feature of the dictionary is active on enough examples"
+        nothing = {"unit": "proportion", "n": 0, "reason": why}
+        shares = [measured("share", None, score=score, **nothing) for score in SCORES]
+        return [head, *shares, measured("any", None, **nothing)]
     subject = Subject(kind, networks[0], own[0], seen, given, live, features[..., live], seed)
     runs = {
         "dictionary": [encoded(d, x) for d in own[1:]],
@@ -205,6 +208,7 @@ def _scores(
 
 
 ALPHA = 0.05
+SCORES = ("structure", "importance", "nameless", "important by p alone", "frobnoloid", "half")
 
 
 def share_of_rows(frame: Any, thresholds: Thresholds) -> list[Row]:
@@ -223,7 +227,8 @@ def share_of_rows(frame: Any, thresholds: Thresholds) -> list[Row]:
         "half": called & (frame["nameability"] < 0.5),
     }
     rows = []
-    for name, flags in high.items():
+    for name in SCORES:
+        flags = high[name]
         count, n = int(np.sum(flags)), len(frame)
         row = measured("share", count / n, unit="proportion", n=n, score=name)
         rows.append(replace(row, interval=clopper_pearson(count, n, over="features")))

@@ -18,7 +18,7 @@ from terrarium.organisms.build import build
 from terrarium.organisms.fleet import normal
 from terrarium.organisms.grow import Organism
 from terrarium.readings.hooks import capture
-from terrarium.studies.frobnoloids.organisms import CLASSIFY, DENOISE, IMAGES, SITES, TEXT
+from terrarium.studies.frobnoloids.organisms import CLASSIFY, IMAGES, SITES, TEXT
 from terrarium.studies.frobnoloids.shown import given, positions_of
 from terrarium.worlds.base import Batch
 
@@ -142,9 +142,3 @@ def sites(kind: tuple[str, str]) -> tuple[str, str]:
 def shows_images(kind: tuple[str, str]) -> bool:
     """Return whether the output is an image."""
     return kind[0] == IMAGES and kind[1] != CLASSIFY
-
-
-__all__ = [
-    "DENOISE", "Examples", "Fit", "activations", "encoded", "examples", "quantity",
-    "shows_images", "sites", "untrained",
-]  # fmt: skip
