@@ -10,8 +10,10 @@ import torch
 from terrarium.errors import InputError
 from terrarium.evidence.hypotheses import judge
 from terrarium.evidence.rows import measured
+from terrarium.instruments.effects import exact_effects
 from terrarium.instruments.frobnoloids.scoring import Scoring
 from terrarium.instruments.frobnoloids.students import QuickStudent, Student
+from terrarium.instruments.site_features import units
 from terrarium.organisms.build import build
 from terrarium.progress import Silent
 from terrarium.studies.frobnoloids import STUDY, cells
@@ -105,7 +107,12 @@ def test_every_kind_is_read_at_places_that_concepts_have(kind):
 def test_a_random_denoiser_uses_what_is_inside():
     model = recipe((IMAGES, DENOISE), BUDGET).model
     network = untrained(SimpleNamespace(model=model, seed=0))
-    assert float(network.member_state(0)["head.kernel"].abs().max()) > 0
+    seen = shown((IMAGES, DENOISE), 8, 4, 0)
+    given = examples((IMAGES, DENOISE), seen.batch, "shown", 0)
+    effects = exact_effects(
+        network, given.inputs, "act[1]", units(8, [0, 1]), quantity((IMAGES, DENOISE), seen.batch)
+    )
+    assert np.abs(effects.change).max(-1).min() > 0
     assert not torch.equal(
         network.member_state(0)["head.kernel"],
         untrained(SimpleNamespace(model=model, seed=1)).member_state(0)["head.kernel"],

@@ -66,19 +66,22 @@ def activations(network: Any, shown: Examples, site: str) -> NDArray[np.float32]
 def untrained(organism: Organism) -> Any:
     """Return the network as it was drawn.
 
-    A denoiser's last maps are 0 at first, so that nothing inside it could matter; here they are
-    drawn like all others.
+    A denoiser's blocks end in maps that are 0 at first, so that nothing inside it could matter;
+    here they are drawn like all others.
     """
     network: Any = build(organism.model, [("organism", organism.seed)]).eval()
-    if organism.model.kind == "denoiser":
-        state = network.member_state(0)
-        for name in ("head.kernel", "blocks.2.out.weight"):
-            shape = tuple(state[name].shape)
-            inputs = math.prod(shape[1:]) if name.endswith("kernel") else shape[0]
-            key = ("frobnoloids", organism.seed)
-            state[name] = normal(key, name, shape, 1 / math.sqrt(inputs))
-        network.load_member_state(0, state)
+    state = network.member_state(0)
+    closed = [name for name, x in state.items() if _is_map(name) and not bool(x.any())]
+    for name in closed:
+        shape = tuple(state[name].shape)
+        inputs = math.prod(shape[1:]) if name.endswith("kernel") else shape[0]
+        state[name] = normal(("frobnoloids", organism.seed), name, shape, 1 / math.sqrt(inputs))
+    network.load_member_state(0, state)
     return network
+
+
+def _is_map(name: str) -> bool:
+    return name.endswith((".kernel", ".weight"))
 
 
 @dataclass(frozen=True)
