@@ -108,7 +108,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     grown = list(range(first, first + max(count, INITIALISATIONS)))
     made: list[Cell] = []
     for kind in KINDS:
-        shared = {
+        shared: dict[str, Any] = {
             "modality": kind[0],
             "objective": kind[1],
             "recipe": recipe(kind, budget).model_dump(mode="json"),

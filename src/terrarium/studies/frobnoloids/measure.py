@@ -159,7 +159,7 @@ def _variant(
     head = measured("live", float(len(live)), unit="features", n=fit.features)
     if not len(live):
         why = "no feature of the dictionary is active on enough examples"
-        nothing = {"unit": "proportion", "n": 0, "reason": why}
+        nothing: dict[str, Any] = {"unit": "proportion", "n": 0, "reason": why}
         shares = [measured("share", None, score=score, **nothing) for score in SCORES]
         return [head, *shares, measured("any", None, **nothing)]
     subject = Subject(kind, networks[0], own[0], seen, given, live, features[..., live], seed)
@@ -177,7 +177,7 @@ def _variant(
     if variant == TRAINED:
         order = np.argsort(-frame["strength"].to_numpy(), kind="stable")
         called = frame["frobnoloid"].to_numpy()
-        made += circuit_rows(subject, order[:TOLD], called)
+        made += circuit_rows(subject, order[:TOLD].tolist(), called)
         if spec["pictures"]:
             made += picture_rows(subject, order, frame)
     return made
@@ -240,7 +240,7 @@ def feature_rows(frame: Any) -> list[Row]:
     """Return one row for each feature: its place in the plane, and the decision."""
     rows = []
     for told in frame.to_dict("records"):
-        factors = {
+        factors: dict[str, Any] = {
             name: round(float(told[name]), 4)
             for name in (
                 *("importance", "nameability", "structure", "matched dictionary"),

@@ -33,7 +33,7 @@ def picture_rows(subject: Any, order: NDArray[np.int64], frame: Any) -> list[Row
         called = bool(frame["frobnoloid"].iloc[j])
         best = flat[..., j].argmax(1)
         top = np.argsort(-flat[..., j].max(1), kind="stable")[:SHOWN]
-        told = {
+        told: dict[str, Any] = {
             "rank": rank,
             "feature": f"feature {subject.live[j]}",
             "frobnoloid": called,
