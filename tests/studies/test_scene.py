@@ -23,7 +23,7 @@ from terrarium.studies.runner import StudyResult, plan, run_study
 from terrarium.studies.scene.hypotheses import HYPOTHESES
 from terrarium.studies.scene.measure import polynomial
 from terrarium.studies.scene.networks import GATE, GROWN, LOADED, Plan
-from terrarium.studies.scene.pictures import diverging, plane
+from terrarium.studies.scene.pictures import diverging, plane, squared
 from terrarium.studies.scene.removals import (
     MATCHED,
     TURNED,
@@ -308,13 +308,20 @@ def test_matched_directions_move_as_far_as_the_unit() -> None:
 
 
 def test_planes_lie_where_they_are_said_to() -> None:
-    box = np.array([[-2.0, -1.0, 0.0], [2.0, 3.0, 1.0]])
+    box = np.array([[-2.0, -1.0, 0.0], [2.0, 3.0, 2.0]])
     points, across, up = plane(box, 1, 4)
     assert (points[:, 1] == 1.0).all()
     np.testing.assert_allclose(across, [-1.5, -0.5, 0.5, 1.5])
-    np.testing.assert_allclose(up, [0.125, 0.375, 0.625, 0.875])
-    np.testing.assert_allclose(points[1], [-0.5, 1.0, 0.125])
-    np.testing.assert_allclose(points[4], [-1.5, 1.0, 0.375])
+    np.testing.assert_allclose(up, [0.5, 1.5])
+    np.testing.assert_allclose(points[1], [-0.5, 1.0, 0.5])
+    np.testing.assert_allclose(points[4], [-1.5, 1.0, 1.5])
+
+
+def test_pictures_are_squares_with_the_image_in_the_middle() -> None:
+    made = squared(np.zeros((3, 2, 4)))
+    assert made.shape == (3, 4, 4)
+    assert (made[:, 1:3] == 0).all()
+    assert (made[:, [0, 3]] == 1).all()
 
 
 def test_colours_run_from_vermillion_to_blue() -> None:
@@ -328,7 +335,7 @@ def test_slices_hold_the_truth(result: StudyResult) -> None:
     (row,) = [
         r for r in result.rows
         if r.metric == "slice" and r.factors["panel"] == "truth" and r.factors["network"] == "ReLU"
-    ][2:3]  # fmt: skip
+    ][1:2]  # fmt: skip
     recipe = Plan(1, 1, 100).recipe("ReLU", "distance")
     world = Scenes.model_validate(recipe.phases[0].sources[0].options)
     x = np.linspace(row.factors["x_from"], row.factors["x_to"], TINY["side"])

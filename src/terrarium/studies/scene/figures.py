@@ -16,7 +16,7 @@ from terrarium.figures.figure import Figure
 from terrarium.figures.gallery import gallery
 from terrarium.figures.histogram import histogram
 from terrarium.studies.rows_of import mean_of, records_of
-from terrarium.studies.scene.networks import COLOUR, DISTANCE, NETWORKS, QUANTITIES
+from terrarium.studies.scene.networks import COLOUR, DISTANCE, LOADED, NETWORKS, QUANTITIES
 from terrarium.studies.scene.removals import MATCHED, TURNED, UNIT
 
 REGIONS = {"volume": "in the volume", "near": "near the surface"}
@@ -69,11 +69,11 @@ def _errors(rows: Sequence[Row], quantity: str) -> Figure | None:
     ]
     if not found:
         return None
-    told = _told(rows, "worst_error", "{:.2f} %", quantity=quantity)
+    told = _told(rows, "worst_error", "{:.2f}", quantity=quantity)
     return dots(
         f"errors-{quantity}",
         found,
-        title=f"Mean error of the {quantity} at unseen points, the worse of both regions: {told}",
+        title=f"Mean error of the {quantity} in its worse region ({UNITS[quantity]}): {told}",
         caption=f"log10 of the mean absolute error, {UNITS[quantity]}. Linear and quadratic are "
         "the best polynomials of the coordinates. Networks have about as many parameters each. "
         "Ticks are seeds.",
@@ -97,6 +97,7 @@ def _slices(rows: Sequence[Row], seen: Sequence[str]) -> Figure | None:
                 shown += _line(r, name)
     shown.sort(key=lambda r: r["panel"] != "truth")
     errors = [abs(r["value"]) for r in shown if r["panel"] != "truth"]
+    own = "the scene's own unit" if LOADED in seen else "half sides of the box"
     limit = float(np.quantile(errors, 0.99))
     return field_map(
         "slices",
@@ -106,6 +107,8 @@ def _slices(rows: Sequence[Row], seen: Sequence[str]) -> Figure | None:
         "output minus truth, all in % of the diagonal. Errors share one limit, that of 99 % of "
         "them.",
         unit="%",
+        x_title=f"x ({own})",
+        y_title=f"z ({own})",
         limits={r["panel"]: limit for r in shown if r["panel"] != "truth"},
     )
 
@@ -171,9 +174,9 @@ def _atlas(rows: Sequence[Row], network: str, quantity: str) -> Figure | None:
     if not found:
         return None
     first = min(r["seed"] for r in found)
-    keep = ("line", "column", "image", "value", "seed")
+    keep = ("line", "column", "image", "value", "seed", "shows")
     shown = [{name: r[name] for name in keep} for r in found if r["seed"] == first]
-    own = [r for r in shown if r["line"].startswith("layer")]
+    own = [r for r in shown if r["shows"] == "unit"]
     largest = max((r["value"] for r in own), default=0.0)
     channel = "" if quantity == DISTANCE else ", first channel"
     return gallery(
@@ -182,8 +185,9 @@ def _atlas(rows: Sequence[Row], network: str, quantity: str) -> Figure | None:
         title=f"What the strongest units add to the {quantity}, {network}: up to {largest:.2g} %",
         caption=f"Output with the unit, less output with it at its mean, on three slices through "
         f"the middle of the box ({UNITS[quantity]}{channel}). Blue adds, vermillion takes away, "
-        "each line to its own limit in brackets; 'of volume' is the unit's footprint. The four "
-        "units of each layer that change the output most, first seed.",
+        "each line to its own limit. '1.14' is unit 14 of hidden layer 1; 'covers' is its share of "
+        "the volume (footprint). The four units of each layer that change the output most, first "
+        "seed.",
         row="line",
         column="column",
         size=64,
@@ -196,33 +200,45 @@ def _sizes(rows: Sequence[Row]) -> Figure | None:
         for kind in KINDS
         for r in _sorted(records_of(rows, "size_share", quantity=DISTANCE, kind=kind))
     ]
-    pooled: dict[tuple[Any, ...], list[float]] = {}
-    layers = {r["layer"] for r in found}
-    for r in found:
-        key = (r["network"], r["seed"], r["group"], r["low"], r["high"])
-        pooled.setdefault(key, []).append(r["value"])
-    shown = [
-        {"network": n, "seed": s, "group": g, "low": low, "high": high,
-         "value": sum(v) / len(layers)}
-        for (n, s, g, low, high), v in pooled.items()
-    ]  # fmt: skip
-    if not shown:
+    if not found:
         return None
     told = _told(rows, "largest_ratio", "{:+.2f}", quantity=DISTANCE, layer="all")
     return histogram(
         "sizes",
-        shown,
+        _pooled(found),
         title="How much a removal changes the output; largest unit against the best of as many "
         f"matched directions (log10): {told}",
         caption="Root mean square change of the distance, log10 of % of the diagonal, all hidden "
-        "layers; the first bin holds all that is smaller. A matched direction moves every point's "
-        "activations as far as a unit's removal; a turned unit is an axis of a random rotation of "
-        "the layer.",
+        "layers; the first bin holds all that is smaller, dead units above all. A matched "
+        "direction moves every point's activations as far as a unit's removal; a turned unit is an "
+        "axis of a random rotation of the layer.",
         facet="network",
         groups=KINDS,
         x_title="log10 of change (% of the diagonal)",
         y_title="share (proportion)",
     )
+
+
+def _pooled(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the mean over layers of each histogram; bins that hold nothing are 0."""
+    layers = len({(r["network"], r["layer"]) for r in found}) / len({r["network"] for r in found})
+    bins = sorted({(r["low"], r["high"]) for r in found})
+    sums: dict[tuple[Any, ...], float] = {}
+    for r in found:
+        key = (r["network"], r["seed"], r["group"], r["low"])
+        sums[key] = sums.get(key, 0.0) + r["value"]
+    return [
+        {
+            "network": network,
+            "seed": seed,
+            "group": group,
+            "low": low,
+            "high": high,
+            "value": sums.get((network, seed, group, low), 0.0) / layers,
+        }
+        for network, seed, group in dict.fromkeys(key[:3] for key in sums)
+        for low, high in bins
+    ]
 
 
 def _ratios(rows: Sequence[Row]) -> Figure | None:
@@ -258,15 +274,19 @@ def _footprints(rows: Sequence[Row]) -> Figure | None:
         return None
     told = []
     for network in NETWORKS:
-        mean = mean_of([r for r in found if r["network"] == network and r["kind"] == UNIT])
-        if mean is not None:
-            told.append(f"{network} {100 * mean:.0f} %")
+        own, turned = (
+            mean_of([r for r in found if r["network"] == network and r["kind"] == kind])
+            for kind in (UNIT, TURNED)
+        )
+        if own is not None and turned is not None:
+            told.append(f"{network} {own:.2f} (turned {turned:.2f})")
     return layer_curves(
         "footprints",
         found,
-        title=f"How much of the volume a unit's effect covers: {', '.join(told)}",
+        title=f"Share of the volume that a unit's effect covers: {', '.join(told)}",
         caption="Participation ratio of the squared change over points of the volume: 1 for a "
-        "change that is even everywhere. Mean over units that change anything.",
+        "change that is even everywhere. Mean over units that change anything. A matched direction "
+        "moves the same points as its unit; a turned unit is an axis of a random rotation.",
         facet="network",
         x_title="hidden layer",
         y_title="share of the volume (proportion)",

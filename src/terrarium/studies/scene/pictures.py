@@ -29,14 +29,19 @@ _LOW, _MIDDLE, _HIGH = (np.array(c) / 255 for c in ((213, 94, 0), (247, 247, 247
 
 
 def plane(box: Float, axis: int, side: int) -> tuple[NDArray[np.float32], Float, Float]:
-    """Return the points ``(side * side, 3)`` of a slice across ``axis``, and its two axes.
+    """Return the points ``(rows * columns, 3)`` of a slice across ``axis``, and its two axes.
 
-    Rows run along the later of the other two axes, from its lower end; columns along the earlier.
+    Cells are square, ``side`` of them along the longest side of the box.  Rows run along the later
+    of the other two axes, from its lower end; columns along the earlier.
     """
     across, up = (i for i in range(3) if i != axis)
     low, high = box
-    middles = [low[i] + (np.arange(side) + 0.5) / side * (high[i] - low[i]) for i in (across, up)]
-    points = np.empty((side, side, 3))
+    length = float((high - low).max())
+    middles = []
+    for i in (across, up):
+        count = max(2, round(side * float(high[i] - low[i]) / length))
+        middles.append(low[i] + (np.arange(count) + 0.5) / count * (high[i] - low[i]))
+    points = np.empty((len(middles[1]), len(middles[0]), 3))
     points[..., axis] = (low[axis] + high[axis]) / 2
     points[..., across] = middles[0][None, :]
     points[..., up] = middles[1][:, None]
@@ -53,7 +58,7 @@ def slice_rows(subject: Subject, side: int) -> list[Row]:
     output = says(subject.network, points)[:, 0] * subject.scale
     rows = []
     for panel, values in (("truth", truth), ("output", output), ("error", output - truth)):
-        for place, line in zip(y, values.reshape(side, side), strict=True):
+        for place, line in zip(y, values.reshape(len(y), len(x)), strict=True):
             told: dict[str, Any] = {
                 "panel": panel,
                 "x_from": float(x[0]),
@@ -61,7 +66,7 @@ def slice_rows(subject: Subject, side: int) -> list[Row]:
                 "values": " ".join(f"{value:.4g}" for value in line),
             }
             worst = float(np.abs(line).max())
-            rows.append(measured("slice", worst, unit="%", n=side, y=float(place), **told))
+            rows.append(measured("slice", worst, unit="%", n=len(x), y=float(place), **told))
     return rows
 
 
@@ -71,12 +76,15 @@ def atlas_rows(subject: Subject, rows: Sequence[Row]) -> list[Row]:
     ``rows`` hold each unit's size and footprint.  Colours run from minus to plus the largest
     size on a line's three slices: vermillion takes away, blue adds.
     """
-    slices = {f"{name} = middle": plane(subject.world.box, i, ATLAS_SIDE)[0]
-              for name, i in PLANES.items()}  # fmt: skip
-    points = np.concatenate(list(slices.values()))
+    grids = {
+        f"{name} = middle": plane(subject.world.box, axis, ATLAS_SIDE)
+        for name, axis in PLANES.items()
+    }
+    shapes = {name: (len(up), len(across)) for name, (_, across, up) in grids.items()}
+    points = np.concatenate([points for points, _, _ in grids.values()])
     truth = subject.truth(points)[:, 0] * subject.scale
     given = says(subject.network, points)[:, 0] * subject.scale
-    made = _line("truth", truth, list(slices)) + _line("error", given - truth, list(slices))
+    made = _line("truth", "truth", truth, shapes) + _line("error", "error", given - truth, shapes)
     for layer, site in enumerate(sites_of(subject.network), start=1):
         units = [r for r in rows if r.metric == "unit_cost" and r.factors["layer"] == layer]
         top = sorted(units, key=lambda r: -_number(r, "size"))[:STRONGEST]
@@ -86,9 +94,9 @@ def atlas_rows(subject: Subject, rows: Sequence[Row]) -> list[Row]:
         removed, _ = changes(subject.network, points, site, features, subject.outputs, 0)
         for row, change in zip(top, removed[..., 0], strict=True):
             area = row.factors["footprint"]
-            told = "" if area is None else f", {100 * float(area):.0f} % of volume"
-            label = f"layer {layer}, unit {row.factors['number']}{told}"
-            made += _line(label, -change * subject.scale, list(slices))
+            told = "" if area is None else f", covers {100 * float(area):.0f} %"
+            label = f"{layer}.{row.factors['number']}"
+            made += _line("unit", label, -change * subject.scale, shapes, told)
     return made
 
 
@@ -96,17 +104,29 @@ def _number(row: Row, name: str) -> float:
     return float(row.factors[name] or 0.0)
 
 
-def _line(label: str, values: Float, columns: Sequence[str]) -> list[Row]:
+def _line(
+    shows: str, label: str, values: Float, shapes: Mapping[str, tuple[int, int]], more: str = ""
+) -> list[Row]:
+    """Return one line of the atlas: ``values`` of all slices, one after another."""
     limit = float(np.abs(values).max())
-    maps = values.reshape(len(columns), ATLAS_SIDE, ATLAS_SIDE)
-    told: dict[str, Any] = {"line": f"{label} (±{limit:.2g} %)"}
-    return [
-        measured(
-            "picture", limit, unit="%", n=1, **told, column=column,
-            image=png_uri(diverging(image[::-1], limit), 2),
-        )
-        for column, image in zip(columns, maps, strict=True)
-    ]  # fmt: skip
+    told: dict[str, Any] = {"line": f"{label}: ±{limit:.2g} %{more}", "shows": shows}
+    made, start = [], 0
+    for column, (height, width) in shapes.items():
+        image = values[start : start + height * width].reshape(height, width)
+        start += height * width
+        picture = png_uri(squared(diverging(image[::-1], limit)), 2)
+        made.append(measured("picture", limit, unit="%", n=1, **told, column=column, image=picture))
+    return made
+
+
+def squared(image: Float) -> Float:
+    """Return ``(3, side, side)`` of ``(3, rows, columns)``, with white about it."""
+    _, rows, columns = image.shape
+    side = max(rows, columns)
+    made = np.ones((3, side, side))
+    top, left = (side - rows) // 2, (side - columns) // 2
+    made[:, top : top + rows, left : left + columns] = image
+    return made
 
 
 def diverging(values: Float, limit: float) -> Float:
