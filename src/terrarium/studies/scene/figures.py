@@ -176,6 +176,8 @@ def _atlas(rows: Sequence[Row], network: str, quantity: str) -> Figure | None:
     first = min(r["seed"] for r in found)
     keep = ("line", "column", "image", "value", "seed", "shows")
     shown = [{name: r[name] for name in keep} for r in found if r["seed"] == first]
+    for r in shown:  # pages have room for short labels only
+        r["line"] = r["line"].replace(", covers", ";")
     own = [r for r in shown if r["shows"] == "unit"]
     largest = max((r["value"] for r in own), default=0.0)
     channel = "" if quantity == DISTANCE else ", first channel"
@@ -185,9 +187,9 @@ def _atlas(rows: Sequence[Row], network: str, quantity: str) -> Figure | None:
         title=f"What the strongest units add to the {quantity}, {network}: up to {largest:.2g} %",
         caption=f"Output with the unit, less output with it at its mean, on three slices through "
         f"the middle of the box ({UNITS[quantity]}{channel}). Blue adds, vermillion takes away, "
-        "each line to its own limit. '1.14' is unit 14 of hidden layer 1; 'covers' is its share of "
-        "the volume (footprint). The four units of each layer that change the output most, first "
-        "seed.",
+        "each line to its own limit. '1.14: ±3 %; 20 %' is unit 14 of hidden layer 1, its limit, "
+        "and the share of the volume that it covers (footprint). The four units of each layer that "
+        "change the output most, first seed.",
         row="line",
         column="column",
         size=64,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STRONGEST = 4
 """Units of each layer in the atlas."""
 
-ATLAS_SIDE = 32
+ATLAS_SIDE = 48
 """Pixels of a side in the atlas."""
 
 PLANES: Mapping[str, int] = {"y": 1, "x": 0, "z": 2}
