@@ -18,7 +18,7 @@ from terrarium.studies.base import Cell, Size, Study
 from terrarium.studies.frobnoloids.checks import cards, checks
 from terrarium.studies.frobnoloids.figures import figures
 from terrarium.studies.frobnoloids.hypotheses import HYPOTHESES, LEVEL
-from terrarium.studies.frobnoloids.organisms import INITIALISATIONS, KINDS, TEXT, Budget, recipe
+from terrarium.studies.frobnoloids.organisms import INITIALISATIONS, KINDS, Budget, recipe, steps_of
 from terrarium.studies.settings import check_least
 
 QUESTION = (
@@ -114,7 +114,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
             "recipe": recipe(kind, budget).model_dump(mode="json"),
         }
         name = f"{kind[1]} {kind[0]}"
-        steps = budget.text_steps if kind[0] == TEXT else budget.steps
+        steps = steps_of(kind, budget)
         cost = 2 + len(grown) * steps * budget.batch * 2e-4
         scored = grown[:count]
         spec = {"stage": "grow", "seeds": grown, "scored": scored, **shared}
