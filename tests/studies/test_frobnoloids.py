@@ -199,6 +199,11 @@ def told(more, random=0.0):
             levels = {**factors, "variant": "trained", "score": "frobnoloid"}
             rows.append(measured("share", value, unit="", n=32, **levels))
             rows.append(measured("any", random, unit="", n=32, variant="random", **factors))
+            if objective == AUTOENCODE and modality == TEXT:
+                for circuit, kept in (("circuit", 0.5 + more), ("random", 0.4)):
+                    levels = {"frobnoloid": True, "variant": "trained", "circuit": circuit}
+                    value = kept + 0.01 * (seed - 12) * (circuit == "circuit")
+                    rows.append(measured("faithfulness", value, unit="", n=9, **levels, **factors))
     return rows
 
 
@@ -209,4 +214,5 @@ def test_verdicts_follow_the_rows(sign, standing):
     assert verdicts["making-images-needs-the-nameless"] == standing
     assert verdicts["images-are-less-named"] == standing
     assert verdicts["random-networks-have-none"] == standing
+    assert verdicts["circuits-are-faithful-text"] == standing
     assert verdicts["circuits-are-faithful-images"] == "undecided"  # there were none

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
+
 from terrarium.evidence.hypotheses import Hypothesis
 from terrarium.evidence.predictions import Gate, above, below
 from terrarium.evidence.quantities import (
+    SEED,
+    Missing,
+    PerSeed,
     Quantity,
+    Seed,
     combined,
     difference,
-    over_levels,
     per_seed,
     where,
 )
+from terrarium.evidence.rows import Row
 from terrarium.studies.frobnoloids.organisms import (
     AUTOENCODE,
     CLASSIFY,
@@ -84,14 +91,27 @@ def any_in_random() -> Quantity:
 
 
 def faithful(modality: str, circuit: str) -> Quantity:
-    """Share of variance that circuits of frobnoloids keep, on examples that did not choose them."""
+    """Share of variance that circuits of frobnoloids keep, on examples that did not choose them.
+
+    The mean over all of a seed's frobnoloids whose circuit was looked for; an objective may have
+    none.
+    """
     selection = where(
-        "mean_faithfulness", modality=modality, variant=TRAINED, circuit=circuit, of="frobnoloids"
+        "faithfulness", modality=modality, variant=TRAINED, circuit=circuit, frobnoloid=True
     )
-    return over_levels("mean", "objective", selection).called(
-        f"variance kept by {'circuits' if circuit == 'circuit' else 'random circuits'} of "
-        f"frobnoloids ({modality})"
-    )
+
+    def reduce(rows: Sequence[Row]) -> PerSeed:
+        found: dict[Seed, list[float]] = {
+            row.factors.get(SEED): [] for row in rows if row.factors.get("modality") == modality
+        }
+        for row in selection.matching(rows):
+            if row.value is not None:
+                found[row.factors.get(SEED)].append(row.value)
+        none = Missing("none of the features whose circuit was looked for is a frobnoloid")
+        return {seed: fmean(values) if values else none for seed, values in found.items()}
+
+    what = "circuits" if circuit == "circuit" else "random circuits"
+    return Quantity(f"variance kept by {what} of frobnoloids ({modality})", reduce)
 
 
 def _more(objective: str) -> Quantity:
