@@ -170,7 +170,11 @@ def _gallery(rows: Sequence[Row], modality: str, objective: str) -> Figure | Non
         }
         for r in sorted(found, key=lambda r: r["rank"])
     ]
-    told = f"{called} frobnoloids" if called else "no frobnoloid, the nearest candidates"
+    told = (
+        f"{called} frobnoloid{'s' * (called > 1)} of 3"
+        if called
+        else "no frobnoloid, the nearest candidates"
+    )
     what = "" if objective == "classify" else (
         " 'Adds': the output less the output without the feature, enlarged three times, grey where "
         "nothing is added."
@@ -219,6 +223,7 @@ def _circuits(rows: Sequence[Row]) -> Figure | None:
         "features of each organism. Candidates are those not called frobnoloids. Ticks are seeds.",
         group="group",
         x_title="share of variance kept",
+        domain=(-1.0, 1.0),
         references={"the mean": 0.0, "all": 1.0},
     )
 
