@@ -98,9 +98,9 @@ class FleetOptimizer:
         for i, leaf in enumerate(self.leaves[member]):
             own = {n.split(".", 1)[1]: v for n, v in state.items() if n.startswith(f"{i}.")}
             if own:
+                # fused steppers want the count of steps where the weights are, too
                 self._owner[leaf].state[leaf] = {
-                    name: value.clone().to(leaf.device if value.dim() else "cpu")
-                    for name, value in own.items()
+                    name: value.clone().to(leaf.device) for name, value in own.items()
                 }
 
     def keep(self, network: Any, members: Sequence[int]) -> None:
