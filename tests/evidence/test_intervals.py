@@ -11,6 +11,7 @@ from terrarium.evidence.intervals import (
     bootstrap_interval,
     clopper_pearson,
     grouped_auroc_interval,
+    grouped_rate,
     mean_interval,
     overlaps,
     paired_interval,
@@ -98,6 +99,17 @@ def test_rates_agree_with_scipy(k, n):
     score = judge.proportion_ci(0.95, "wilson")
     assert ends(clopper_pearson(k, n)) == pytest.approx([exact.low, exact.high], abs=1e-12)
     assert ends(wilson(k, n)) == pytest.approx([score.low, score.high], abs=1e-12)
+
+
+def test_a_rate_by_group_counts_groups():
+    hits = np.array([1, 0, 0, 1, 0, 0, 0, 0])
+    assert ends(grouped_rate(hits, np.arange(8))) == pytest.approx(ends(clopper_pearson(2, 8)))
+    asked_four_times = grouped_rate(np.repeat(hits, 4), np.repeat(np.arange(8), 4))
+    assert ends(asked_four_times) == pytest.approx(ends(clopper_pearson(2, 8)))
+    never = grouped_rate(np.zeros(300), np.arange(300) % 8)
+    assert ends(never) == pytest.approx(ends(clopper_pearson(0, 8)))
+    with pytest.raises(InputError, match="two lists of one length"):
+        grouped_rate([1, 0], [0])
 
 
 def test_clopper_pearson_never_covers_less():

