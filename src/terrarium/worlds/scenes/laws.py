@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,6 +195,32 @@ class Views(Frozen):
                 for a, e in zip(azimuth, elevation, strict=True)
             ]
         )
+
+    def rays(
+        self, n: int, rng: np.random.Generator, split: str, poses: Floats, unit: bool = True
+    ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.int64]]]:
+        """Return rays ``(n, 6)`` of even pixels of the cameras of ``split``, and their facts.
+
+        ``poses`` are those of all cameras; directions are as `Camera.rays` gives them.  The facts
+        are ``camera``, ``row`` and ``column``.  Raises ``InputError`` for a split without cameras.
+        """
+        mine = self.of_split(split)
+        if not len(mine):
+            raise InputError(
+                f"Split '{split}' has none of the {self.count} cameras; raise views.count."
+            )
+        camera = mine[rng.integers(0, len(mine), n)]
+        row, column = rng.integers(0, self.rows, n), rng.integers(0, self.columns, n)
+        facts = {"camera": camera, "row": row, "column": column}
+        return self.through(poses[camera], row, column, unit), facts
+
+    def through(
+        self, poses: Floats, row: NDArray[Any], column: NDArray[Any], unit: bool = True
+    ) -> NDArray[np.float32]:
+        """Return the rays ``(n, 6)`` of pixels, each of a camera of its own, ``(n, 4, 4)``."""
+        _, local = self.camera(np.eye(4)).through(row, column, unit)
+        directions = np.einsum("nij,nj->ni", poses[:, :3, :3], local)
+        return np.concatenate([poses[:, :3, 3], directions], axis=1).astype(np.float32)
 
     def camera(self, pose: Floats) -> Camera:
         """Return the camera with a pose ``(4, 4)``."""

@@ -210,18 +210,8 @@ class Scenes(BaseModel):
         return Batch(inputs, np.asarray(targets, dtype=np.float32), facts)
 
     def _rays(self, n: int, rng: np.random.Generator, split: str) -> Batch:
-        mine = self.views.of_split(split)
-        if not len(mine):
-            raise InputError(
-                f"Split '{split}' has none of the {self.views.count} cameras; raise views.count."
-            )
-        camera = mine[rng.integers(0, len(mine), n)]
-        row, column = rng.integers(0, self.views.rows, n), rng.integers(0, self.views.columns, n)
-        _, local = self.views.camera(np.eye(4)).through(row, column)
-        pose = self._poses[camera]
-        directions = np.einsum("nij,nj->ni", pose[:, :3, :3], local)
-        inputs = np.concatenate([pose[:, :3, 3], directions], axis=1).astype(np.float32)
-        return self._seen(inputs, {"camera": camera, "row": row, "column": column})
+        inputs, facts = self.views.rays(n, rng, split, self._poses)
+        return self._seen(inputs, facts)
 
     def _seen(self, inputs: NDArray[np.float32], facts: Mapping[str, Array]) -> Batch:
         colour, depth = self._look(inputs)
