@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,7 +10,6 @@ from pydantic import Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.worlds import splits
-from terrarium.worlds.base import Batch, JointRow
 from terrarium.worlds.scenes.camera import Camera, on_sphere
 from terrarium.worlds.scenes.colours import Frozen
 from terrarium.worlds.scenes.jet import Floats
@@ -116,36 +114,6 @@ def owned(points: NDArray[np.float32], box: Floats, split: str) -> NDArray[np.bo
     cell = np.clip(place * CELLS, 0, CELLS - 1).astype(np.int64)
     # the hash is of unordered pairs: the second is always the larger
     return splits.owned(cell[:, 0] * CELLS + cell[:, 1], cell[:, 2] + CELLS * CELLS, split)
-
-
-class Pool:
-    """Examples that are drawn from again and again, by the law of a world's joint table.
-
-    ``whole`` holds the examples; each row of ``table`` has some of them, and is drawn with its
-    exact probability whatever their number.
-    """
-
-    def __init__(self, whole: Batch, table: Sequence[JointRow]) -> None:
-        self.whole = whole
-        groups = []
-        for row in table:
-            here = np.ones(len(whole), dtype=bool)
-            for fact, value in row.values.items():
-                here &= np.asarray(whole.facts[fact] == value)
-            groups.append(np.flatnonzero(here))
-        self._count = np.array([len(group) for group in groups])
-        if not self._count.all():
-            missing = dict(table[int(self._count.argmin())].values)
-            raise InputError(f"A pool of {len(whole)} has no example of {missing}; raise pool.")
-        self._rows = np.concatenate(groups)
-        self._start = np.cumsum(self._count) - self._count
-        self._law = np.array([row.probability for row in table])
-
-    def sample(self, n: int, rng: np.random.Generator) -> Batch:
-        """Return ``n`` examples, drawn with replacement."""
-        group = rng.choice(len(self._law), n, p=self._law / self._law.sum())
-        place = (rng.random(n) * self._count[group]).astype(np.int64)
-        return self.whole.take(self._rows[self._start[group] + place])
 
 
 class Views(Frozen):
