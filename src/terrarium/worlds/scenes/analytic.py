@@ -137,8 +137,8 @@ class AnalyticScene(Frozen):
             ) from None
         if shape is None:
             raise InputError(f"Without part {part} nothing is left of the scene; keep it.")
-        low, high = (tuple(corner) for corner in self.bounds.tolist())
-        return AnalyticScene(**{**dict(self), "shape": shape, "extent": (low, high)})
+        told = {**dict(self), "shape": shape, "extent": self.bounds.tolist()}
+        return AnalyticScene.model_validate(told)
 
     def normals(self, points: Floats) -> Floats:
         """Return the unit gradient ``(n, 3)``: the normal of the nearest surface.

@@ -284,7 +284,9 @@ def edited(
         if isinstance(shape, Moved) and by is not None:
             by = shape.rotation.T @ by / shape.scale
         inner = edited(shape.shape, part, by)
-        return None if inner is None else type(shape)(**{**dict(shape), "shape": inner})
+        return (
+            None if inner is None else type(shape).model_validate({**dict(shape), "shape": inner})
+        )
     found: list[Primitive | Combination | None] = []
     for child in children(shape):
         count = parts(child)
@@ -296,7 +298,7 @@ def edited(
             return whole
         return Difference(shape=whole, without=hollow)
     left = tuple(child for child in found if child is not None)
-    return type(shape)(**{**dict(shape), "shapes": left}) if left else None
+    return type(shape).model_validate({**dict(shape), "shapes": left}) if left else None
 
 
 def exactness(shape: Primitive | Combination) -> Exactness:
