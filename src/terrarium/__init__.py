@@ -58,6 +58,7 @@ _PUBLIC = {
     "render_radiance": "terrarium.organisms.radiance_render",
     "FastRenderer": "terrarium.organisms.radiance_fast",
     "as_truth": "terrarium.organisms.radiance_truth",
+    "RadianceViews": "terrarium.organisms.radiance_views",
     "Store": "terrarium.store",
     # readings: what a model did
     "Reading": "terrarium.readings.reading",
@@ -129,6 +130,7 @@ if TYPE_CHECKING:
     from terrarium.organisms.radiance_file import load_radiance
     from terrarium.organisms.radiance_render import render_radiance
     from terrarium.organisms.radiance_truth import as_truth
+    from terrarium.organisms.radiance_views import RadianceViews
     from terrarium.organisms.recipe import Phase, Recipe, Source, load_recipe
     from terrarium.organisms.vision_folder import load_image_autoencoder
     from terrarium.pages.report import render_report

@@ -45,7 +45,7 @@ from terrarium.studies.scene.removals import (
 from terrarium.worlds.scenes.world import Scenes
 
 STUDY: Study = studies.get("scene")
-TINY = {"steps": 5, "batch": 32, "pool": 200, "points": 40, "effect_points": 16, "side": 6}
+TINY = {"steps": 5, "batch": 32, "rows": 200, "points": 40, "effect_points": 16, "side": 6}
 SEEDS = range(10, 15)
 
 

@@ -47,7 +47,9 @@ def channel(index: int) -> Callable[[Array], Array]:
     return lambda output: np.asarray(output[:, index], np.float64)
 
 
-def nats(targets: NDArray[np.int64], at: NDArray[np.int64] | None = None) -> Any:
+def nats(
+    targets: NDArray[np.int64], at: NDArray[np.int64] | None = None
+) -> Callable[[Array], Array]:
     """Return the negative log-probability of the right class or token, in nats.
 
     Parameters

@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,67 @@ from terrarium.organisms.recipe import LoRA
 from terrarium.randomness import seed
 
 
-class HuggingFaceNetwork(nn.Module):
+class OneMember(nn.Module):
+    """A fleet of one around a module ``model`` that holds all its weights.
+
+    Parameters are named as in that module.
+    """
+
+    members = 1
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        super().__init__()
+        self.model, self.name = model, name
+
+    def named_parameters(self, *args: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """Return the parameters under the names that the module gives them."""
+        return self.model.named_parameters(*args, **options)
+
+    def member_parameters(self, member: int, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
+        """Return the trainable parameters (the adapters alone, where there are any).
+
+        ``frozen`` are prefixes of names that are left out.
+        """
+        only_member(member)
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not name.startswith(tuple(frozen))
+        ]
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """Return copies of all tensors, adapters included."""
+        only_member(member)
+        return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+
+    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
+        """Put back what `member_state` returned; raises ``ModelError`` if the names differ."""
+        only_member(member)
+        try:
+            self.model.load_state_dict(dict(state), strict=True)
+        except RuntimeError as error:
+            raise ModelError(
+                f"The stored tensors do not fit the model {self.name} ({brief(error)}); load "
+                "them into the architecture (and adapters) they were taken from."
+            ) from None
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Keep the chosen members in place: there is one, so ``[0]`` is the only choice."""
+        if list(members) != [0]:
+            raise ValueError(f"a fleet of one has member 0 alone, got {list(members)}")
+
+    def select(self, members: Sequence[int]) -> Self:
+        """Return a copy."""
+        self.keep(members)
+        return copy.deepcopy(self)
+
+    def to_device(self, device: torch.device | str) -> Self:
+        """Move all weights; returns itself."""
+        self.model.to(device)
+        return self
+
+
+class HuggingFaceNetwork(OneMember):
     """A fleet of one around a `transformers` causal LM.
 
     ``network(tokens)`` takes int64 ``(1, n, t)`` and gives logits ``(1, n, t, vocabulary)`` in
@@ -44,13 +104,9 @@ class HuggingFaceNetwork(nn.Module):
         The `peft` wrapper while `add_lora` is in force, else None.
     """
 
-    members = 1
-
     def __init__(self, model: nn.Module, tokenizer: Any = None, name: str = "") -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, name)
         self.tokenizer = tokenizer
-        self.name = name
         # in a tuple, or nn.Module would count the model's parameters twice
         self._adapters: tuple[Any, frozenset[str]] | None = None
         forward = inspect.signature(model.forward).parameters
@@ -123,53 +179,6 @@ class HuggingFaceNetwork(nn.Module):
         """Return the named sites; see `terrarium.organisms.anatomy`."""
         return anatomy.find_sites(self.model)
 
-    def named_parameters(self, *args: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """Return the parameters under the names that `transformers` gives them."""
-        return self.model.named_parameters(*args, **options)
-
-    def member_parameters(self, member: int, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
-        """Return the trainable parameters (the adapters alone, where there are any).
-
-        ``frozen`` are prefixes of names that are left out.
-        """
-        _only_member(member)
-        return [
-            parameter
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad and not name.startswith(tuple(frozen))
-        ]
-
-    def member_state(self, member: int) -> dict[str, Tensor]:
-        """Return copies of all tensors, adapters included."""
-        _only_member(member)
-        return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-
-    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
-        """Put back what `member_state` returned; raises ``ModelError`` if the names differ."""
-        _only_member(member)
-        try:
-            self.model.load_state_dict(dict(state), strict=True)
-        except RuntimeError as error:
-            raise ModelError(
-                f"The stored tensors do not fit the model {self.name} ({brief(error)}); "
-                "load them into the architecture (and adapters) they were taken from."
-            ) from None
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Keep the chosen members in place: there is one, so ``[0]`` is the only choice."""
-        if list(members) != [0]:
-            raise ValueError(f"a fleet of one has member 0 alone, got {list(members)}")
-
-    def select(self, members: Sequence[int]) -> HuggingFaceNetwork:
-        """Return a copy."""
-        self.keep(members)
-        return copy.deepcopy(self)
-
-    def to_device(self, device: torch.device | str) -> HuggingFaceNetwork:
-        """Move all weights; returns itself."""
-        self.model.to(device)
-        return self
-
     def untrained(self) -> HuggingFaceNetwork:
         """Return the same architecture with first weights, as `transformers` draws them.
 
@@ -227,7 +236,7 @@ class HuggingFaceNetwork(nn.Module):
 
         ``tokenizer_json`` (as `tokenizers` writes it) stands in for the model's own tokenizer.
         """
-        _only_member(member)
+        only_member(member)
         if self._adapters is not None:
             merged = copy.deepcopy(self)
             merged.merge_lora()
@@ -351,7 +360,8 @@ def _linear_names(model: nn.Module) -> str:
     return ", ".join(sorted(names))
 
 
-def _only_member(member: int) -> None:
+def only_member(member: int) -> None:
+    """Raise ``ValueError`` for any member but 0."""
     if member != 0:
         raise ValueError(f"a fleet of one has member 0 alone, got {member}")
 

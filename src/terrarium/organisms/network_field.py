@@ -12,7 +12,6 @@ probability 1/2 in every split (points are drawn on both sides alike, evenly wit
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from terrarium.errors import InputError
 from terrarium.organisms.coordinate_file import load_coordinate_network, network_files
+from terrarium.organisms.state_files import files_checksum
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, JointRow, Split, VectorField
 
@@ -229,17 +229,14 @@ class NetworkField(BaseModel):
 
 
 def _checksum(path: str) -> str:
-    """Return a checksum of the bytes of a network's files, wherever they lie."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in network_files(path):
-        try:
-            digest.update(hashlib.blake2b(file.read_bytes()).digest())
-        except OSError:
-            raise InputError(
-                f"There is no file {file}; give the folder of a saved coordinate network, or a "
-                "YAML file that describes one."
-            ) from None
-    return digest.hexdigest()
+    """Return a checksum of a network's files."""
+    try:
+        return files_checksum(network_files(path))
+    except OSError as error:
+        raise InputError(
+            f"There is no file {error.filename}; give the folder of a saved coordinate network, or "
+            "a YAML file that describes one."
+        ) from None
 
 
 @functools.lru_cache(maxsize=8)

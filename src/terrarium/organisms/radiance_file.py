@@ -85,12 +85,8 @@ def load_radiance(
     Raises ``InputError`` for a spec that says something impossible and ``ModelError`` for weights
     that are not what it says: missing, of another shape, not finite, not named by it.
     """
-    path = _spec_path(spec)
+    path, weights = radiance_files(weights, spec)
     described = _read_spec(path)
-    if weights is None:
-        if described.weights is None:
-            raise InputError(f"{path} names no weights; give a checkpoint to load_radiance.")
-        weights = path.parent / Path(described.weights).expanduser()
     held = read_state_file(weights)
     field = RadianceField(described.model, [("load", 0)])
     state: dict[str, Tensor] = {}
@@ -100,6 +96,22 @@ def load_radiance(
     field.load_member_state(0, state)
     field.weights.learn(False)
     return field.eval()
+
+
+def radiance_files(
+    weights: str | Path | None = None, spec: str | Path = "nerf-pytorch"
+) -> tuple[Path, Path]:
+    """Return the files that `load_radiance` reads: the spec, and the weights, which may be absent.
+
+    Raises ``InputError`` where there is no such spec, or none of the two names weights.
+    """
+    path = _spec_path(spec)
+    if weights is not None:
+        return path, Path(weights).expanduser()
+    described = _read_spec(path)
+    if described.weights is None:
+        raise InputError(f"{path} names no weights; give a checkpoint.")
+    return path, path.parent / Path(described.weights).expanduser()
 
 
 def shipped_specs() -> dict[str, Path]:

@@ -248,20 +248,42 @@ def render_radiance(
     """
     flat, shape = camera_rays(field, camera)
     chosen = sampling or Uniform()
-    each = chosen.samples if isinstance(chosen, Uniform) else chosen.coarse + chosen.fine
-    parts = torch.split(flat, max(1, POINTS_AT_ONCE // each), dim=1)
+    colour, opacity, depth = render_many(field, flat, chosen, net=net, progress=progress)
+    points = flat.shape[1] * _samples(chosen)
+    return picture_of(colour, opacity, depth, shape, (points, points))
+
+
+@torch.no_grad()
+def render_many(
+    field: RadianceField,
+    rays: Tensor,
+    sampling: Sampling,
+    *,
+    net: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return colours ``(n, 3)``, opacities and depths ``(n,)`` of rays ``(1, n, 6)``.
+
+    What `render_rays` gives of a fleet of one, a few rays at once and without gradients.
+    """
     shown = progress or Silent()
-    shown.start("render", flat.shape[1], "rays")
+    shown.start("render", rays.shape[1], "rays")
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     with fast_float32(), kept_memory():
-        for part in parts:
-            seen = render_rays(field, part, chosen, net)
+        for part in torch.split(rays, max(1, POINTS_AT_ONCE // _samples(sampling)), dim=1):
+            seen = render_rays(field, part, sampling, net)
             found.append((seen.colour[0], seen.opacity[0], seen.depth[0]))
             shown.advance("render", part.shape[1])
     shown.finish("render")
-    points = flat.shape[1] * each
     colour, opacity, depth = (torch.cat(part) for part in zip(*found, strict=True))
-    return picture_of(colour, opacity, depth, shape, (points, points))
+    return colour, opacity, depth
+
+
+def _samples(sampling: Sampling) -> int:
+    """Return how many samples a ray has."""
+    if isinstance(sampling, Uniform):
+        return sampling.samples
+    return sampling.coarse + sampling.fine
 
 
 def camera_rays(field: RadianceField, camera: RayCamera) -> tuple[Tensor, tuple[int, int]]:

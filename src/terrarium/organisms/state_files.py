@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ def read_state_file(path: str | Path) -> dict[str, Any]:
             f"{path} holds a {type(held).__name__} and no state dict; save `model.state_dict()`."
         )
     return {str(name): value for name, value in held.items()}
+
+
+def files_checksum(files: Iterable[Path]) -> str:
+    """Return a checksum of the bytes of files, wherever they lie; raises ``OSError``."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        digest.update(hashlib.blake2b(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def state_at(held: Mapping[str, Any], place: str, where: str) -> dict[str, Any]:

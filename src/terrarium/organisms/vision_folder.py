@@ -180,9 +180,9 @@ def _part(model: Any, part: str) -> nn.Sequential:
 
 def _ends(part: nn.Sequential) -> tuple[int, int]:
     """Return how many channels go in and come out."""
-    layers = [x for x in part if isinstance(x, (nn.Conv2d, taesd.Block))]
-    first, last = (x.conv[0] if isinstance(x, taesd.Block) else x for x in (layers[0], layers[-1]))
-    return int(first.in_channels), int(last.out_channels)  # type: ignore[arg-type]
+    layers = [x.conv[0] if isinstance(x, taesd.Block) else x for x in part]
+    convolutions = [x for x in layers if isinstance(x, nn.Conv2d)]
+    return convolutions[0].in_channels, convolutions[-1].out_channels
 
 
 def _encode_taesd(model: Any, images: Tensor) -> Tensor:

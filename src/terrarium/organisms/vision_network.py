@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from terrarium.errors import InputError, ModelError
-from terrarium.organisms.folder import brief
+from terrarium.errors import InputError
+from terrarium.organisms.huggingface import OneMember, only_member
 from terrarium.organisms.network import Site
 from terrarium.randomness import seed
 
 
-class ImageAutoencoder(nn.Module):
+class ImageAutoencoder(OneMember):
     """A fleet of one around an encoder and a decoder of images.
 
     ``network(images)`` takes float32 ``(1, n, channels, rows, columns)`` in [0, 1] and gives the
@@ -37,8 +37,6 @@ class ImageAutoencoder(nn.Module):
         ``write(model, folder)`` saves so that `load_image_autoencoder` can read it.
     """
 
-    members = 1
-
     def __init__(
         self,
         model: nn.Module,
@@ -52,11 +50,9 @@ class ImageAutoencoder(nn.Module):
         stride: int,
         name: str = "",
     ) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, name)
         self.latent = nn.Identity()
         self.channels, self.latent_channels, self.stride = channels, latent_channels, stride
-        self.name = name
         self._encode, self._decode, self._blocks, self._write = encode, decode, blocks, write
 
     @property
@@ -118,46 +114,6 @@ class ImageAutoencoder(nn.Module):
         found |= {f"decoder.block[{i}]": b for i, b in enumerate(parts["decoder"])}
         return {name: Site(module, layout="single") for name, module in found.items()}
 
-    def member_parameters(self, member: int, frozen: Sequence[str] = ()) -> list[nn.Parameter]:
-        """Return the trainable parameters, less those whose names start with ``frozen``."""
-        _only_member(member)
-        return [
-            parameter
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad and not name.startswith(tuple(frozen))
-        ]
-
-    def member_state(self, member: int) -> dict[str, Tensor]:
-        """Return copies of all tensors."""
-        _only_member(member)
-        return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-
-    def load_member_state(self, member: int, state: Mapping[str, Tensor]) -> None:
-        """Put back what `member_state` returned; raises ``ModelError`` if it does not fit."""
-        _only_member(member)
-        try:
-            self.model.load_state_dict(dict(state), strict=True)
-        except RuntimeError as error:
-            raise ModelError(
-                f"The stored tensors do not fit the autoencoder {self.name} ({brief(error)}); "
-                "load them into the architecture they were taken from."
-            ) from None
-
-    def keep(self, members: Sequence[int]) -> None:
-        """Keep the chosen members in place: there is one, so ``[0]`` is the only choice."""
-        if list(members) != [0]:
-            raise ValueError(f"a fleet of one has member 0 alone, got {members}")
-
-    def select(self, members: Sequence[int]) -> ImageAutoencoder:
-        """Return a copy."""
-        self.keep(members)
-        return copy.deepcopy(self)
-
-    def to_device(self, device: torch.device | str) -> ImageAutoencoder:
-        """Move all weights; returns itself."""
-        self.model.to(device)
-        return self
-
     def untrained(self, *key: str | int) -> ImageAutoencoder:
         """Return the same architecture with first weights, as PyTorch draws them, by ``key``."""
         fresh = copy.deepcopy(self)
@@ -172,11 +128,6 @@ class ImageAutoencoder(nn.Module):
 
     def save(self, member: int, folder: Path, tokenizer_json: str | None = None) -> None:
         """Write the weights (and config) in the layout they came in."""
-        _only_member(member)
+        only_member(member)
         folder.mkdir(parents=True, exist_ok=True)
         self._write(self.model, folder)
-
-
-def _only_member(member: int) -> None:
-    if member != 0:
-        raise ValueError(f"a fleet of one has member 0 alone, got {member}")

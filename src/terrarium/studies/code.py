@@ -31,6 +31,7 @@ ELSEWHERE = (
     "radiance_occupancy",
     "radiance_render",
     "radiance_truth",
+    "radiance_views",
     "rendering",
     "retokenise",
     "state_files",

@@ -80,7 +80,7 @@ class Finite(BaseModel):
     @property
     def of_worlds(self) -> tuple[str, ...]:
         """The names of the worlds whose code decides the examples too."""
-        return (self.world,)
+        return (self.world, *getattr(self.inner, "of_worlds", ()))
 
     @property
     def output(self) -> OutputSpace:

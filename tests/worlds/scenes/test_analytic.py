@@ -14,6 +14,7 @@ from terrarium.randomness import generator
 from terrarium.worlds.scenes.analytic import AnalyticScene
 from terrarium.worlds.scenes.load import load_scene
 from terrarium.worlds.scenes.shapes import parts
+from terrarium.worlds.scenes.world import Scenes
 
 SPHERE = {"kind": "sphere", "radius": 0.4}
 CUBE = {"kind": "box", "half": [0.3, 0.3, 0.3]}
@@ -398,3 +399,65 @@ def test_an_empty_scene_says_so() -> None:
         scene(gone, extent=[[-1] * 3, [1] * 3]).surface(10, generator("none"))
     with pytest.raises(ValueError, match="no volume"):
         scene({"kind": "intersection", "shapes": [SPHERE, moved(SPHERE, 2, 0, 0)]})
+
+
+# ------------------------------------------------------------------ one part moved or gone
+
+BALL = {"kind": "sphere", "radius": 0.4, "colour": {"kind": "stripes", "axis": "x", "period": 0.2}}
+RING = {"kind": "torus", "colour": {"kind": "constant", "rgb": [0.1, 0.2, 0.3]}}
+TURN = {"translation": [0.5, 0, 0], "rotation_deg": [30, 40, 50], "scale": 1.5}
+
+
+def _three(*between: dict[str, Any], smoothing: float = 0.2) -> dict[str, Any]:
+    turned = {
+        "kind": "moved",
+        **TURN,
+        "shape": {"kind": "difference", "shape": BALL, "without": RING},
+    }
+    shapes = [{"kind": "box", "half": [0.2, 0.3, 0.4]}, *between, turned]
+    return {"kind": "smooth_union", "smoothing": smoothing, "shapes": shapes}
+
+
+def test_a_scene_without_a_part_is_the_one_written_without_it() -> None:
+    whole = AnalyticScene.model_validate({"shape": _three({"kind": "sphere"})})
+    points = np.random.default_rng(0).uniform(-1.5, 1.5, (500, 3))
+    alone = AnalyticScene.model_validate({"shape": _three()})
+    for one, two in ((whole.without(1), alone), (alone.without(2).without(1), alone.without(1))):
+        assert one.distance(points) == pytest.approx(two.distance(points), abs=1e-12)
+        assert one.colour(points) == pytest.approx(two.colour(points), abs=1e-12)
+    assert np.abs(whole.without(1).distance(points) - whole.distance(points)).max() > 0.1
+    filled = alone.without(2)  # the hollow's shape is gone, so that the ball is whole
+    assert (filled.distance(points) <= alone.distance(points) + 1e-12).all()
+    assert (whole.without(1).bounds == whole.bounds).all()
+    first, other = (Scenes(scene=scene) for scene in (whole, whole.without(1)))
+    assert (first.to_scene(points) == other.to_scene(points)).all()
+
+
+def test_a_moved_part_takes_its_distance_and_texture_along() -> None:
+    shift = np.array([0.3, -0.2, 0.5])
+    whole = AnalyticScene.model_validate({"shape": {"kind": "moved", **TURN, "shape": BALL}})
+    points = np.random.default_rng(1).uniform(-1.5, 1.5, (500, 3))
+    after = whole.with_moved(0, shift.tolist())
+    assert after.distance(points) == pytest.approx(whole.distance(points - shift), abs=1e-12)
+    assert after.colour(points) == pytest.approx(whole.colour(points - shift), abs=1e-9)
+    both = AnalyticScene.model_validate({"shape": _three()})
+    moved = both.with_moved(0, (0.0, 0.0, 1.0))
+    far = both.parts(points) != moved.parts(points)
+    assert 0 < far.mean() < 1
+
+
+def test_parts_that_cannot_go_are_refused() -> None:
+    ball = AnalyticScene.model_validate({"shape": BALL})
+    grid = {"kind": "repeated", "spacing": [1, 1, 1], "count": [2, 2, 2], "shape": BALL}
+    for act, words in (
+        (lambda: ball.without(0), "nothing is left"),
+        (lambda: ball.without(1), "no part 1; its parts are 0 to 0"),
+        (lambda: ball.with_moved(-1, (0, 0, 1)), "no part -1"),
+        (
+            lambda: AnalyticScene.model_validate({"shape": grid}).with_moved(0, (0.3, 0, 0)),
+            "out of its cell",
+        ),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            act()
+        assert "\n" not in str(caught.value)

@@ -14,6 +14,7 @@ from terrarium.errors import InputError
 from terrarium.randomness import generator
 from terrarium.worlds.base import worlds
 from terrarium.worlds.check import check_world
+from terrarium.worlds.finite import Finite
 from terrarium.worlds.scenes.scene import render
 from terrarium.worlds.scenes.world import Scenes
 
@@ -77,19 +78,14 @@ def test_points_follow_their_law() -> None:
     )
 
 
-@pytest.mark.parametrize("quantity", ["distance", "occupancy", "view"])
-def test_a_pool_is_drawn_by_the_same_law(quantity: Any) -> None:
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_a_finite_set_of_a_scenes_examples_keeps_the_contract(quantity: Any) -> None:
     more = {} if quantity == "view" else {"scene": PAIR}
-    world = Scenes(quantity=quantity, pool=3000, **more)
+    world = Finite(world="scenes", options={"quantity": quantity, **more}, rows=3000)
     check_world(world)
-    batch = world.sample(9000, generator("pool"))
-    rows = {row.tobytes() for row in batch.inputs}
-    assert 2500 < len(rows) <= 3000
-    other = Scenes(quantity=quantity, pool=3000, **more).sample(9000, generator("other"))
-    assert len({row.tobytes() for row in other.inputs} | rows) <= 3000  # the pool is the spec's
+    batch = world.sample(9000, generator("finite"))
+    assert 2500 < len({row.tobytes() for row in batch.inputs}) <= 3000
     assert world.optimum(batch) == pytest.approx(batch.targets, abs=1e-6)
-    with pytest.raises(InputError, match="raise pool"):
-        Scenes(quantity="view", pool=5).sample(3, generator(0))
 
 
 def test_occupancy_is_asked_inside_and_outside_alike() -> None:

@@ -116,11 +116,11 @@ def quantity(kind: tuple[str, str], batch: Batch) -> Callable[[Array], Array]:
     modality, objective = kind
     if modality == IMAGES:
         if objective == CLASSIFY:
-            return nats(batch.facts["label"])  # type: ignore[no-any-return]
+            return nats(batch.facts["label"])
         return squared_error(batch.inputs)
     if objective == CLASSIFY:
         at = batch.spans["answer"][:, 0]
-        return nats(batch.inputs[np.arange(len(batch)), at], at - 1)  # type: ignore[no-any-return]
+        return nats(batch.inputs[np.arange(len(batch)), at], at - 1)
     return _token_nats(batch.inputs)
 
 

@@ -52,7 +52,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         "seeds": 5,
         "steps": 1500,
         "batch": 512,
-        "pool": 100_000,
+        "rows": 100_000,
         "points": 4000,
         "effect_points": 768,
         "randoms": 2,
@@ -64,7 +64,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "first_seed": 0,
             "steps": 30,
             "batch": 128,
-            "pool": 2000,
+            "rows": 2000,
             "points": 200,
             "effect_points": 64,
             "randoms": 1,
@@ -82,7 +82,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     Raises ``InputError`` for impossible settings.
     """
     least = {
-        "first_seed": 0, "steps": 1, "batch": 1, "pool": 100, "points": 20, "effect_points": 8,
+        "first_seed": 0, "steps": 1, "batch": 1, "rows": 100, "points": 20, "effect_points": 8,
         "randoms": 1, "side": 4,
     }  # fmt: skip
     check_least("scene", settings, least)
@@ -99,7 +99,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     quantities = (
         (DISTANCE, COLOUR) if settings["colour"] and not settings["network"] else (DISTANCE,)
     )
-    plan = Plan(settings["steps"], settings["batch"], settings["pool"], scene)
+    plan = Plan(settings["steps"], settings["batch"], settings["rows"], scene)
     first, made = settings["first_seed"], []
     for seed in range(first, first + settings["seeds"]):
         for quantity in quantities:
@@ -178,6 +178,7 @@ STUDY = Study(
         ),
         "terrarium.figures.gallery",
         "terrarium.randomness",
+        "terrarium.worlds.finite",
         *code_closure("terrarium.worlds.scenes.world"),
         *(f"terrarium.organisms.{name}" for name in _ORGANISMS),
         *(f"terrarium.instruments.{name}" for name in _INSTRUMENTS),

@@ -92,7 +92,7 @@ def _grown(spec: Mapping[str, Any], store: Store, progress: Progress) -> Subject
     if organism.status != "grown":
         why = f"{recipe.name} {organism.status}: {organism.reason}"
         return Row("", "", "cell", "", None, {}, None, 1, "failed", why)
-    network, world = organism.network(), organism.world
+    network, world = organism.network(), organism.world.inner
     untrained = build(organism.model, [("organism", seed)]).eval()
     return _subject(network, untrained, world, network.parameters_per_member, spec)
 
@@ -114,8 +114,7 @@ def _loaded(spec: Mapping[str, Any]) -> Subject:
 def _subject(
     network: Any, untrained: Any, world: Scenes, parameters: int, spec: Mapping[str, Any]
 ) -> Subject:
-    """Draw the points: unseen ones, whose answers are worked out afresh."""
-    world = world.model_copy(update={"pool": 0})
+    """Draw the points: unseen ones."""
     scale = 100.0 / (world.diagonal if world.quantity == DISTANCE else 1.0)
     n = int(spec["points"])
     drawn = {

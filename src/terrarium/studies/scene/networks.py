@@ -87,19 +87,20 @@ HIDDEN = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """How long networks train, on what."""
+    """How long networks train, on how many points."""
 
     steps: int
     batch: int
-    pool: int
+    rows: int
     scene: Mapping[str, Any] = field(default_factory=lambda: SCENE)
 
     def recipe(self, network: str, quantity: str) -> Recipe:
         """Return the recipe of one fit, trained on squared error to the exact answer."""
-        options = {"scene": dict(self.scene), "quantity": quantity, "pool": self.pool}
+        scenes = {"scene": dict(self.scene), "quantity": quantity}
+        options = {"world": "scenes", "options": scenes, "rows": self.rows}
         phase = Phase(
             name="fit",
-            sources=(Source(world="scenes", options=options),),
+            sources=(Source(world="finite", options=options),),
             objective=Reconstruction(),
             steps=self.steps,
             batch=self.batch,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from terrarium.errors import InputError
 from terrarium.worlds.scenes import jet
@@ -14,7 +14,7 @@ from terrarium.worlds.scenes.colours import Frozen, Vector
 from terrarium.worlds.scenes.jet import Floats
 from terrarium.worlds.scenes.lights import Light
 from terrarium.worlds.scenes.scene import Hits
-from terrarium.worlds.scenes.shapes import Shape, exactness, trace
+from terrarium.worlds.scenes.shapes import Shape, edited, exactness, parts, trace
 
 SHELL = 4e-3
 """Half the width of the shell about the surface, in diagonals, that `surface` draws from."""
@@ -108,6 +108,37 @@ class AnalyticScene(Frozen):
     def parts(self, points: Floats) -> NDArray[np.int64]:
         """Return the primitive ``(n,)`` that decides the distance, in the order of the spec."""
         return trace(self.shape, np.asarray(points, dtype=np.float64)).part
+
+    def without(self, part: int) -> AnalyticScene:
+        """Return the scene without one primitive, as `parts` counts them; its box stays.
+
+        What is asked of the one scene can so be asked of the other, by a `Scenes` world in the same
+        frame, too.  Raises ``InputError`` where there is no such primitive, or no other.
+        """
+        return self._edited(part, None)
+
+    def with_moved(self, part: int, by: Vector) -> AnalyticScene:
+        """Return the scene with one primitive shifted ``by`` (3,), its texture with it.
+
+        The scene's box stays: rays see nothing of what leaves it.  Raises ``InputError`` where
+        there is no such primitive, or no room for the shift in a grid's cell.
+        """
+        return self._edited(part, np.array(by, dtype=np.float64))
+
+    def _edited(self, part: int, by: Floats | None) -> AnalyticScene:
+        count = parts(self.shape)
+        if not 0 <= part < count:
+            raise InputError(f"The scene has no part {part}; its parts are 0 to {count - 1}.")
+        try:
+            shape = edited(self.shape, part, by)
+        except ValidationError as error:
+            raise InputError(
+                f"Part {part} cannot move there: {error.errors()[0]['msg']}."
+            ) from None
+        if shape is None:
+            raise InputError(f"Without part {part} nothing is left of the scene; keep it.")
+        told = {**dict(self), "shape": shape, "extent": self.bounds.tolist()}
+        return AnalyticScene.model_validate(told)
 
     def normals(self, points: Floats) -> Floats:
         """Return the unit gradient ``(n, 3)``: the normal of the nearest surface.

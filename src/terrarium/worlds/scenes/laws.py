@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,6 @@ from pydantic import Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.worlds import splits
-from terrarium.worlds.base import Batch, JointRow
 from terrarium.worlds.scenes.camera import Camera, on_sphere
 from terrarium.worlds.scenes.colours import Frozen
 from terrarium.worlds.scenes.jet import Floats
@@ -118,36 +116,6 @@ def owned(points: NDArray[np.float32], box: Floats, split: str) -> NDArray[np.bo
     return splits.owned(cell[:, 0] * CELLS + cell[:, 1], cell[:, 2] + CELLS * CELLS, split)
 
 
-class Pool:
-    """Examples that are drawn from again and again, by the law of a world's joint table.
-
-    ``whole`` holds the examples; each row of ``table`` has some of them, and is drawn with its
-    exact probability whatever their number.
-    """
-
-    def __init__(self, whole: Batch, table: Sequence[JointRow]) -> None:
-        self.whole = whole
-        groups = []
-        for row in table:
-            here = np.ones(len(whole), dtype=bool)
-            for fact, value in row.values.items():
-                here &= np.asarray(whole.facts[fact] == value)
-            groups.append(np.flatnonzero(here))
-        self._count = np.array([len(group) for group in groups])
-        if not self._count.all():
-            missing = dict(table[int(self._count.argmin())].values)
-            raise InputError(f"A pool of {len(whole)} has no example of {missing}; raise pool.")
-        self._rows = np.concatenate(groups)
-        self._start = np.cumsum(self._count) - self._count
-        self._law = np.array([row.probability for row in table])
-
-    def sample(self, n: int, rng: np.random.Generator) -> Batch:
-        """Return ``n`` examples, drawn with replacement."""
-        group = rng.choice(len(self._law), n, p=self._law / self._law.sum())
-        place = (rng.random(n) * self._count[group]).astype(np.int64)
-        return self.whole.take(self._rows[self._start[group] + place])
-
-
 class Views(Frozen):
     """The pictures of a scene: cameras on a sphere about the middle of its box.
 
@@ -195,6 +163,32 @@ class Views(Frozen):
                 for a, e in zip(azimuth, elevation, strict=True)
             ]
         )
+
+    def rays(
+        self, n: int, rng: np.random.Generator, split: str, poses: Floats, unit: bool = True
+    ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.int64]]]:
+        """Return rays ``(n, 6)`` of even pixels of the cameras of ``split``, and their facts.
+
+        ``poses`` are those of all cameras; directions are as `Camera.rays` gives them.  The facts
+        are ``camera``, ``row`` and ``column``.  Raises ``InputError`` for a split without cameras.
+        """
+        mine = self.of_split(split)
+        if not len(mine):
+            raise InputError(
+                f"Split '{split}' has none of the {self.count} cameras; raise views.count."
+            )
+        camera = mine[rng.integers(0, len(mine), n)]
+        row, column = rng.integers(0, self.rows, n), rng.integers(0, self.columns, n)
+        facts = {"camera": camera, "row": row, "column": column}
+        return self.through(poses[camera], row, column, unit), facts
+
+    def through(
+        self, poses: Floats, row: NDArray[Any], column: NDArray[Any], unit: bool = True
+    ) -> NDArray[np.float32]:
+        """Return the rays ``(n, 6)`` of pixels, each of a camera of its own, ``(n, 4, 4)``."""
+        _, local = self.camera(np.eye(4)).through(row, column, unit)
+        directions = np.einsum("nij,nj->ni", poses[:, :3, :3], local)
+        return np.concatenate([poses[:, :3, 3], directions], axis=1).astype(np.float32)
 
     def camera(self, pose: Floats) -> Camera:
         """Return the camera with a pose ``(4, 4)``."""

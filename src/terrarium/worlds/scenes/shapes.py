@@ -269,6 +269,38 @@ def parts(shape: Primitive | Combination) -> int:
     return sum(map(parts, children(shape))) or 1
 
 
+def edited(
+    shape: Primitive | Combination, part: int, by: Floats | None
+) -> Primitive | Combination | None:
+    """Return the shape with its primitive ``part`` shifted ``by`` (3,), or without it for None.
+
+    The shift is in the coordinates of ``shape``; copies of a repeated primitive go together.
+    Nothing is left (None) of a shape whose only primitive is gone, and of a difference without its
+    first shape.
+    """
+    if not children(shape):
+        return None if by is None else Moved(shape=shape, translation=tuple(by.tolist()))
+    if isinstance(shape, Moved | Repeated):
+        if isinstance(shape, Moved) and by is not None:
+            by = shape.rotation.T @ by / shape.scale
+        inner = edited(shape.shape, part, by)
+        return (
+            None if inner is None else type(shape).model_validate({**dict(shape), "shape": inner})
+        )
+    found: list[Primitive | Combination | None] = []
+    for child in children(shape):
+        count = parts(child)
+        found.append(edited(child, part, by) if 0 <= part < count else child)
+        part -= count
+    if isinstance(shape, Difference):
+        whole, hollow = found
+        if whole is None or hollow is None:
+            return whole
+        return Difference(shape=whole, without=hollow)
+    left = tuple(child for child in found if child is not None)
+    return type(shape).model_validate({**dict(shape), "shapes": left}) if left else None
+
+
 def exactness(shape: Primitive | Combination) -> Exactness:
     """Return where the shape's formula is the Euclidean distance for certain."""
     inner = [exactness(child) for child in children(shape)]

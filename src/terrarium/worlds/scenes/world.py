@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError
-from terrarium.randomness import generator
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, JointRow, Split, VectorField
 from terrarium.worlds.scenes.analytic import AnalyticScene
 from terrarium.worlds.scenes.camera import Camera
 from terrarium.worlds.scenes.jet import Floats
-from terrarium.worlds.scenes.laws import STRATA, PointLaw, Pool, Views
+from terrarium.worlds.scenes.laws import STRATA, PointLaw, Views
 from terrarium.worlds.scenes.load import SceneSpec, load_scene, scene_spec
 from terrarium.worlds.scenes.mesh import MeshScene
 from terrarium.worlds.scenes.scene import Framed, Scene, seen
@@ -67,9 +66,6 @@ class Scenes(BaseModel):
         colour ``(n, 3)`` that rays ``(n, 6)`` see, origin and direction of length 1.
     margin:
         About the scene's box, as a share of its longest half side.
-    pool:
-        Examples are drawn, with replacement, from so many of each split, whose answers are worked
-        out once: faster than any network trains.  0: every example is a new one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,7 +78,6 @@ class Scenes(BaseModel):
     views: Views = Views()
     margin: float = Field(0.1, ge=0, le=10)
     normalise: bool = True
-    pool: int = Field(0, ge=0, le=10_000_000)
 
     @model_validator(mode="after")
     def _has_two_sides(self) -> Scenes:
@@ -163,19 +158,6 @@ class Scenes(BaseModel):
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` points of cells, or rays of cameras, that belong to ``split`` alone."""
         splits.check_split(split, splits.SPLITS, self.name)
-        if not self.pool:
-            return self._drawn(n, rng, split)
-        if split not in self._pools:
-            whole = self._drawn(self.pool, generator("scenes", "pool", split), split)
-            self._pools[split] = Pool(whole, self.joint_table(split))
-        return self._pools[split].sample(n, rng)
-
-    @cached_property
-    def _pools(self) -> dict[str, Pool]:
-        """The pools that have been asked for; each depends on the spec and its split alone."""
-        return {}
-
-    def _drawn(self, n: int, rng: np.random.Generator, split: Split) -> Batch:
         if self.quantity == "view":
             return self._rays(n, rng, split)
         where = rng.choice(len(STRATA), n, p=self.law.shares)
@@ -210,18 +192,8 @@ class Scenes(BaseModel):
         return Batch(inputs, np.asarray(targets, dtype=np.float32), facts)
 
     def _rays(self, n: int, rng: np.random.Generator, split: str) -> Batch:
-        mine = self.views.of_split(split)
-        if not len(mine):
-            raise InputError(
-                f"Split '{split}' has none of the {self.views.count} cameras; raise views.count."
-            )
-        camera = mine[rng.integers(0, len(mine), n)]
-        row, column = rng.integers(0, self.views.rows, n), rng.integers(0, self.views.columns, n)
-        _, local = self.views.camera(np.eye(4)).through(row, column)
-        pose = self._poses[camera]
-        directions = np.einsum("nij,nj->ni", pose[:, :3, :3], local)
-        inputs = np.concatenate([pose[:, :3, 3], directions], axis=1).astype(np.float32)
-        return self._seen(inputs, {"camera": camera, "row": row, "column": column})
+        inputs, facts = self.views.rays(n, rng, split, self._poses)
+        return self._seen(inputs, facts)
 
     def _seen(self, inputs: NDArray[np.float32], facts: Mapping[str, Array]) -> Batch:
         colour, depth = self._look(inputs)
