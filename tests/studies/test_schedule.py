@@ -143,8 +143,18 @@ def test_stages_share_a_cell() -> None:
 
 def test_remembered_scale_is_a_median_and_survives_rubbish() -> None:
     facts = {str(s): {"seconds": s, "guess": 2.0} for s in (1.0, 4.0, 100.0)}
-    assert remembered_scale({**facts, "x": "rubbish", "y": {"guess": 1}}) == 2.0
-    assert remembered_scale({}) == 1.0
+    assert remembered_scale({**facts, "x": "rubbish", "y": {"guess": 1}}, 2.0) == 2.0
+    assert remembered_scale({}, 2.0) == 1.0
+
+
+def test_cells_of_a_second_do_not_set_the_pace_of_long_ones() -> None:
+    smoke = {f"smoke {i}": {"seconds": 5.0, "guess": 0.5} for i in range(20)}
+    assert remembered_scale(smoke, 20.0) == 1.0
+    assert remembered_scale(smoke, 0.5) == 10.0, "but that of cells like them"
+    long = {f"long {i}": {"seconds": 30.0, "guess": 20.0} for i in range(3)}
+    assert remembered_scale({**smoke, **long}, 20.0) == 1.5
+    weighed = {f"short {i}": {"seconds": 18.0, "guess": 3.0} for i in range(5)}
+    assert remembered_scale({**weighed, **long}, 20.0) == 1.5, "five cells, 15 s of 75 s guessed"
 
 
 def test_cores_follow_affinity_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,11 +149,29 @@ class Stage:
             self._left = 0.0
 
 
-def remembered_scale(facts: Mapping[str, object]) -> float:
-    """Return the median of seconds per second guessed over remembered cells; 1 without any."""
-    ratios = sorted(
-        float(fact["seconds"]) / float(fact["guess"])
+COMPARABLE = 0.1
+"""Cells guessed at less than this share of another's seconds say nothing about it.
+
+Starting and measuring take seconds that no guess scales: cells of a second take many times theirs.
+"""
+
+
+def remembered_scale(facts: Mapping[str, object], guess: float) -> float:
+    """Return seconds per second guessed over a study's remembered cells; 1 without any.
+
+    The median, cells weighed by their guesses, over those comparable to a cell guessed at
+    ``guess`` seconds (see `COMPARABLE`).
+    """
+    known = sorted(
+        (float(fact["seconds"]) / float(fact["guess"]), float(fact["guess"]))
         for fact in facts.values()
         if isinstance(fact, dict) and fact.get("guess") and "seconds" in fact
     )
-    return ratios[len(ratios) // 2] if ratios else 1.0
+    known = [(ratio, weight) for ratio, weight in known if weight >= COMPARABLE * guess]
+    half = sum(weight for _, weight in known) / 2
+    below = 0.0
+    for ratio, weight in known:
+        below += weight
+        if below > half:
+            return ratio
+    return 1.0
