@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from terrarium.errors import InputError
+from terrarium.organisms.recipe_models import HuggingFaceModel, TransformerModel
 from terrarium.studies import resources
 from terrarium.studies.base import Cell
-from terrarium.studies.pace import START_S, Forecast, Stage, remembered_scale
+from terrarium.studies.pace import START_S, Forecast, Stage, remembered_scale, times_as_slow
 from terrarium.studies.schedule import Schedule
 
 
@@ -180,3 +181,12 @@ def test_cores_follow_affinity_and_quota(tmp_path: Path, monkeypatch: pytest.Mon
     (folder / "memory.max").write_text(str(3 * 2**20))
     (folder / "memory.current").write_text(str(2**20))
     assert resources.available_memory_mb() == 2
+
+
+def test_larger_models_take_longer(tmp_path: Path) -> None:
+    assert times_as_slow(TransformerModel(layers=2, width=64)) == 1.0
+    assert times_as_slow(TransformerModel(layers=4, width=256)) == 16.0
+    folder = HuggingFaceModel(folder=str(tmp_path))
+    assert times_as_slow(folder) == 1.0, "nothing is known of it"
+    (tmp_path / "config.json").write_text('{"n_layer": 4, "n_embd": 256}')
+    assert times_as_slow(folder) == 16.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from terrarium.progress import Progress
 
@@ -147,6 +149,25 @@ class Stage:
             del self._units[task]
             self._outer.advance(self._task, self._left, task)
             self._left = 0.0
+
+
+def times_as_slow(model: Any) -> float:
+    """Return how much longer a step takes than that of a transformer of two blocks of width 64.
+
+    ``model`` is a recipe's; of a Hugging Face folder ``config.json`` is read.  1 where layers and
+    width aren't known.  A guess for `Cell.cost_s`: layers times width to the power 1.5.
+    """
+    layers, width = getattr(model, "layers", None), getattr(model, "width", None)
+    if hasattr(model, "path"):
+        try:
+            told = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 1.0
+        layers = told.get("num_hidden_layers", told.get("n_layer"))
+        width = told.get("hidden_size", told.get("n_embd"))
+    if not isinstance(layers, int) or not isinstance(width, int):
+        return 1.0
+    return float(layers / 2 * (width / 64) ** 1.5)
 
 
 COMPARABLE = 0.1
