@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -366,3 +367,15 @@ def test_moments_after_pretraining(tmp_path: Path) -> None:
         ("safety", 2, 4),
         ("safety", 4, 6),
     ]
+
+
+def test_guesses_of_seconds_follow_budget_and_model(tmp_path: Path) -> None:
+    def cost(**changes: Any) -> list[float]:
+        made = cells(resolve_settings(STUDY, "quick", {"seeds": 1, **changes}))
+        return [cell.cost_s for cell in made[:2]]
+
+    usual = cost()
+    setup = tmp_path / "setup.yaml"
+    setup.write_text("model: {kind: transformer, layers: 8}\n")
+    for other in (cost(pretraining=4000), cost(setup=str(setup))):
+        assert all(2 * mine < theirs < 5 * mine for mine, theirs in zip(usual, other, strict=True))

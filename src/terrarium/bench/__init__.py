@@ -12,7 +12,15 @@ from typing import Any
 from terrarium.errors import InputError, did_you_mean
 from terrarium.progress import Progress, Silent
 
-BENCHES = ("growing", "reading", "probe_sweep", "dictionaries", "coordinate_fits", "radiance")
+BENCHES = (
+    "growing",
+    "reading",
+    "probe_sweep",
+    "dictionaries",
+    "coordinate_fits",
+    "radiance",
+    "policy",
+)
 """The modules of this package that have a ``main() -> rows``."""
 
 
@@ -52,6 +60,17 @@ SHOWN = {
         "counted",
         "psnr_db",
         "published_psnr_db",
+    ),
+    "policy": (
+        "arm",
+        "steps",
+        "seconds",
+        "cpu_seconds",
+        "ratio",
+        "reward_first",
+        "reward_last",
+        "kl_nats",
+        "repeats",
     ),
     "probe_sweep": (
         "problems",

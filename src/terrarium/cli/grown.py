@@ -335,8 +335,7 @@ def bench(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="growing, reading, probe_sweep, dictionaries, coordinate_fits, ...; "
-            "all if left out.",
+            help="growing, reading, probe_sweep, dictionaries, policy, ...; all if left out.",
         ),
     ] = None,
     as_json: words.JsonOption = False,

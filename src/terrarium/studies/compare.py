@@ -137,7 +137,8 @@ def _cells(spec: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Cell]:
                 "test_rows": settings["test_rows"],
                 "seed": seed,
             }
-            made.append(Cell(f"{label}, seed {seed}", cell, cost_s=60.0))
+            cost = 9 + (quirk.truth_steps + quirk.quirk_steps) / 100 * 3
+            made.append(Cell(f"{label}, seed {seed}", cell, cost_s=cost))
     return made
 
 

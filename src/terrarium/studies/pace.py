@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from terrarium.progress import Progress
 
@@ -149,11 +151,48 @@ class Stage:
             self._left = 0.0
 
 
-def remembered_scale(facts: Mapping[str, object]) -> float:
-    """Return the median of seconds per second guessed over remembered cells; 1 without any."""
-    ratios = sorted(
-        float(fact["seconds"]) / float(fact["guess"])
+def times_as_slow(model: Any) -> float:
+    """Return how much longer a step takes than that of a transformer of two blocks of width 64.
+
+    ``model`` is a recipe's; of a Hugging Face folder ``config.json`` is read.  1 where layers and
+    width aren't known.  A guess for `Cell.cost_s`: layers times width to the power 1.5.
+    """
+    layers, width = getattr(model, "layers", None), getattr(model, "width", None)
+    if hasattr(model, "path"):
+        try:
+            told = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 1.0
+        layers = told.get("num_hidden_layers", told.get("n_layer"))
+        width = told.get("hidden_size", told.get("n_embd"))
+    if not isinstance(layers, int) or not isinstance(width, int):
+        return 1.0
+    return float(layers / 2 * (width / 64) ** 1.5)
+
+
+COMPARABLE = 0.1
+"""Cells guessed at less than this share of another's seconds say nothing about it.
+
+Starting and measuring take seconds that no guess scales: cells of a second take many times theirs.
+"""
+
+
+def remembered_scale(facts: Mapping[str, object], guess: float) -> float:
+    """Return seconds per second guessed over a study's remembered cells; 1 without any.
+
+    The median, cells weighed by their guesses, over those comparable to a cell guessed at
+    ``guess`` seconds (see `COMPARABLE`).
+    """
+    known = sorted(
+        (float(fact["seconds"]) / float(fact["guess"]), float(fact["guess"]))
         for fact in facts.values()
         if isinstance(fact, dict) and fact.get("guess") and "seconds" in fact
     )
-    return ratios[len(ratios) // 2] if ratios else 1.0
+    known = [(ratio, weight) for ratio, weight in known if weight >= COMPARABLE * guess]
+    half = sum(weight for _, weight in known) / 2
+    below = 0.0
+    for ratio, weight in known:
+        below += weight
+        if below > half:
+            return ratio
+    return 1.0

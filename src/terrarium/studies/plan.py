@@ -198,7 +198,7 @@ def _planned(
         if fact.get("peak_mb"):
             cell = replace(cell, memory_mb=float(fact["peak_mb"]))
     else:
-        seconds = cell.cost_s * remembered_scale(facts)
+        seconds = cell.cost_s * remembered_scale(facts, cell.cost_s)
     return PlannedCell(cell, store.key(spec, code), spec, stored, 0.0 if stored else seconds)
 
 

