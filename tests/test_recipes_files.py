@@ -187,7 +187,7 @@ BAD_RECIPES = {
     ),
     "images of another side": (
         unfit("images", {"kind": "autoencoder", "side": 16}, "reconstruction", side=32),
-        ("images of 1 x 32 x 32", "takes images of 1 x 16 x 16", "set the channels and side"),
+        ("images of 3 x 32 x 32", "takes images of 1 x 16 x 16", "set the channels and side"),
     ),
     "text for an autoencoder": (
         unfit("chat", {"kind": "autoencoder"}, "reconstruction"),
