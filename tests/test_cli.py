@@ -450,8 +450,10 @@ def test_a_report_of_the_same_rows_and_code_is_left_as_it_is(
     assert fresh.made_from(folder) is None
 
 
-def test_commands_run_as_a_program(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", "from terrarium.cli import main; main()"]
+@pytest.mark.parametrize("how", [["-c", "from terrarium.cli import main; main()"],
+                                 ["-m", "terrarium"]])  # fmt: skip
+def test_commands_run_as_a_program(tmp_path: Path, how: list[str]) -> None:
+    program = [sys.executable, *how]
     found = subprocess.run(
         [*program, "run", "nothing"], capture_output=True, text=True, check=False, cwd=tmp_path
     )

@@ -131,6 +131,16 @@ def spoilt(change):
     return yaml.safe_dump(told)
 
 
+def unfit(world, model, objective="answer_only", **options):
+    source = {"world": world, "options": options}
+    phase = {**RECIPE["phases"][0], "sources": [source], "objective": {"kind": objective}}
+    return yaml.safe_dump({"name": "r", "model": model, "phases": [phase]})
+
+
+def unfit_teacher():
+    return {**yaml.safe_load(unfit("scenes", {"kind": "transformer"})), "name": "teacher"}
+
+
 BAD_RECIPES = {
     "unknown key": (
         spoilt(lambda r, p: p.update(stepz=3)),
@@ -171,6 +181,34 @@ BAD_RECIPES = {
     ),
     "no YAML": ("name: [\n", ("is not valid YAML",)),
     "another thing": ("- 1\n", ("holds no recipe: expected keys",)),
+    "points for a reader": (
+        unfit("scenes", {"kind": "transformer"}),
+        ("Recipe 'r', phase 'a'", "'scenes' gives no text", "'transformer' takes rows of tokens"),
+    ),
+    "images of another side": (
+        unfit("images", {"kind": "autoencoder", "side": 16}, "reconstruction", side=32),
+        ("images of 3 x 32 x 32", "takes images of 1 x 16 x 16", "set the channels and side"),
+    ),
+    "text for an autoencoder": (
+        unfit("chat", {"kind": "autoencoder"}, "reconstruction"),
+        ("'chat' gives text", "'autoencoder' takes no text"),
+    ),
+    "classes of an autoencoder": (
+        unfit("images", {"kind": "autoencoder", "side": 16}, "classification"),
+        ("'classification' trains 'classifier'", "the model is 'autoencoder'"),
+    ),
+    "two coordinates of three": (
+        unfit("scenes", {"kind": "coordinate", "inputs": 2}, "reconstruction"),
+        ("gives 3 numbers", "takes 2 numbers", "set inputs to 3"),
+    ),
+    "a teacher that does not fit": (
+        spoilt(lambda r, p: p.update(teacher={"recipe": unfit_teacher()})),
+        ("Recipe 'teacher', phase 'a'", "'scenes' gives no text"),
+    ),
+    "a rank above the layer": (
+        spoilt(lambda r, p: p.update(lora={"rank": 9000})),
+        ("LoRA's rank 9000 exceeds the smaller side of 'blocks.0.", ", 64; lower rank"),
+    ),
     "a missing model": (
         spoilt(lambda r, p: r.update(model={"kind": "huggingface", "folder": "nowhere"})),
         ("There is no model folder nowhere",),
@@ -185,6 +223,22 @@ def test_a_bad_recipe_gets_one_sentence(kind, command, tmp_path):
     path.write_text(text, encoding="utf-8")
     refused(command("grow", path, "--out", "organisms"), tmp_path, *words)
     assert not (tmp_path / "organisms").exists()
+
+
+def test_the_rank_of_a_foreign_model_is_bounded_too(command, own_model, tmp_path):
+    def text(rank):
+        return spoilt(
+            lambda r, p: (
+                r.update(model={"kind": "huggingface", "folder": str(own_model)}),
+                p.update(lora={"rank": rank}, optimizer={"warmup": 0}),
+            )
+        )
+
+    (tmp_path / "r.yaml").write_text(text(9000), encoding="utf-8")
+    said = command("grow", tmp_path / "r.yaml", "--out", "organisms")
+    refused(said, tmp_path, "LoRA's rank 9000 exceeds the smaller side of 'model.layers.0.")
+    (tmp_path / "r.yaml").write_text(text(2), encoding="utf-8")
+    assert command("grow", tmp_path / "r.yaml").code == 0
 
 
 def test_a_recipe_that_is_no_text_or_no_file(command, tmp_path):

@@ -176,7 +176,7 @@ def test_what_does_not_fit_gives_one_sentence(theirs, spec, part):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("held", ["nan", "pickle", "vector"])
+@pytest.mark.parametrize("held", ["nan", "pickle", "vector", "sparse", "whole"])
 def test_bad_weights_give_one_sentence(theirs, held):
     network, path = theirs
     state = network.state_dict()
@@ -184,8 +184,13 @@ def test_bad_weights_give_one_sentence(theirs, held):
         state["last.bias"][0] = math.nan
     if held == "vector":
         state["first.weight"] = state["first.bias"]
+    if held == "sparse":
+        state["last.bias"] = state["last.bias"].to_sparse()
+    if held == "whole":
+        state["last.bias"] = state["last.bias"].long()
     torch.save(network if held == "pickle" else state, path.parent / "theirs.pt")
-    said = {"nan": "NaN", "pickle": "run code", "vector": "no matrix"}[held]
+    said = {"nan": "NaN", "pickle": "run code", "vector": "no matrix",
+            "sparse": "is a sparse tensor", "whole": "is torch.int64"}[held]  # fmt: skip
     with pytest.raises(InputError, match=said) as caught:
         load_coordinate_network(path)
     assert "\n" not in str(caught.value)

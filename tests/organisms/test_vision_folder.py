@@ -278,7 +278,9 @@ DAMAGE = {
     "a foreign key": ("decoder", put("mid.weight", torch.zeros(1)), "'mid.weight'"),
     "a number written otherwise": ("decoder", put("07.bias", torch.zeros(3)), "'07.bias'"),
     "an unknown part": ("decoder", put("3.gate.weight", torch.zeros(1)), "'3.gate.weight'"),
-    "no tensor": ("decoder", put("7.bias", "x"), "not a tensor"),
+    "no tensor": ("decoder", put("7.bias", "x"), "is str and must be a dense tensor"),
+    "a sparse tensor": ("decoder", put("7.bias", torch.zeros(3).to_sparse()), "is a sparse tensor"),
+    "whole numbers": ("decoder", put("7.bias", torch.zeros(3, dtype=torch.int64)), "torch.int64"),
     "a huge number": ("decoder", put("99999999999.weight", torch.zeros(1)), "numbered up to"),
     "groups that do not divide": (
         "encoder",

@@ -131,6 +131,60 @@ def test_a_loaded_model_goes_the_same_way(tmp_path: Path) -> None:
     assert len(STUDY.figures(result.rows)) == 5
 
 
+def _saved(folder: Path, how: str = "") -> Path:
+    """Save a tiny TAESD-style pair of stride 2; ``how`` says what is wrong with it."""
+
+    def conv(outputs: int, inputs: int) -> torch.Tensor:
+        return torch.randn(outputs, inputs, 3, 3)
+
+    parts = {
+        "encoder": {"0.weight": conv(4, 3), "0.bias": torch.zeros(4), "1.weight": conv(4, 4),
+                    "2.weight": conv(2, 4), "2.bias": torch.zeros(2)},
+        "decoder": {"1.weight": conv(4, 2), "1.bias": torch.zeros(4), "3.weight": conv(4, 4),
+                    "3.bias": torch.zeros(4), "5.weight": conv(4, 4), "6.weight": conv(3, 4),
+                    "6.bias": torch.zeros(3)},
+    }  # fmt: skip
+    if how == "nan":
+        parts["decoder"]["6.bias"][0] = float("nan")
+    if how == "swapped":
+        parts["encoder"], parts["decoder"] = parts["decoder"], parts["encoder"]
+    folder.mkdir()
+    for part, state in parts.items():
+        torch.save(state, folder / f"my_{part}.pth")
+    return folder
+
+
+def _pictures(folder: Path, side: int) -> Path:
+    pillow = pytest.importorskip("PIL.Image")
+    folder.mkdir()
+    drawn = generator("pictures", side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    pillow.fromarray(drawn).save(folder / "one.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "side", "told"),
+    [
+        ("nan", 64, "my_decoder.pth: '6.bias' holds NaN"),
+        ("swapped", 64, "my_encoder.pth"),
+        ("", 1, "one.png gives"),
+    ],
+)
+def test_faults_of_content_are_seen_before_anything_runs(
+    how: str, side: int, told: str, tmp_path: Path
+) -> None:
+    model = _saved(tmp_path / "model", how)
+    images = _pictures(tmp_path / "images", side)
+    change = {"model": str(model), "images": str(images), "crop": 16}
+    with pytest.raises(InputError) as error:
+        plan(STUDY, "smoke", change, Store(tmp_path / "store"))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+    whole = {**change, "model": str(_saved(tmp_path / "whole")),
+             "images": str(_pictures(tmp_path / "large", 64))}  # fmt: skip
+    assert plan(STUDY, "smoke", whole, Store(tmp_path / "store")).cells
+
+
 def test_a_changed_model_is_measured_again(tmp_path: Path) -> None:
     from terrarium.studies.autoencoder.loaded import content_of
 

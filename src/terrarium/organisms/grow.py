@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 from terrarium.errors import InputError
 from terrarium.keys import content_key
 from terrarium.organisms.build import build, load, resolved
+from terrarium.organisms.compatibility import check_ranks, check_recipe
 from terrarium.organisms.engine import Checkpoint, Runner, run_phase
 from terrarium.organisms.feed import Turn
 from terrarium.organisms.fleet import Key
@@ -97,6 +99,8 @@ def grow(
     ``InputError`` for recipes that cannot be grown.
     """
     store = store or Store()
+    for _, alike in itertools.groupby(recipe for recipe, _ in recipes):
+        check_recipe(next(alike))
     chains = [chain(recipe, seed) for recipe, seed in recipes]
     for index in range(max((len(c) for c in chains), default=0)):
         links = {c[index].key: c[index] for c in chains if index < len(c)}
@@ -167,6 +171,8 @@ def _run(links: list[Link], store: Store, progress: Progress | None, device: str
     links = [link for link in links if link not in [gone for gone, _ in lost]]
     if not links:
         return
+    for link in links:
+        check_ranks(network, link.recipe)
     if device != "cpu":
         network.to_device(device)
     members = [

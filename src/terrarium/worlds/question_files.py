@@ -113,7 +113,11 @@ def _text(where: str, key: str, value: Any) -> str:
         raise InputError(f"{where}: {key} is {shown}; expected some text.")
     text = value.strip()
     if bad := [c for c in text if not (c.isascii() and c.isprintable())]:
-        raise InputError(f"{where}: {key} holds {bad[0]!r}; expected printable ASCII on one line.")
+        raise InputError(
+            f"{where}: {key} holds {bad[0]!r}; expected printable ASCII on one line, also for a "
+            "model whose tokenizer knows more: the world writes in its own tokens first; spell it "
+            "so."
+        )
     if len(text) > LONGEST[key]:
         raise InputError(
             f"{where}: {key} has {len(text):,} characters; expected at most {LONGEST[key]:,}."

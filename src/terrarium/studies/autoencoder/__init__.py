@@ -94,12 +94,13 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
             "as model=PATH."
         )
     plan = Plan(**{name: settings[name] for name in ("side", "width", "steps", "batch")})
+    loaded = _loaded(settings) if settings["model"] else {}
     first = settings["first_seed"]
     made = []
     for seed in range(first, first + settings["seeds"]):
         for arm in (LOADED,) if settings["model"] else GROWN:
             told = {"arm": arm, "seed": seed, "pictures": seed == first}
-            spec = told | (_loaded(settings) if arm == LOADED else _grown(settings, plan, arm))
+            spec = told | (loaded if arm == LOADED else _grown(settings, plan, arm))
             cost = 60.0 if arm == LOADED else 6 + 0.009 * settings["steps"]
             made.append(Cell(f"{arm}, seed {seed}", spec, cost))
     return made
@@ -116,13 +117,15 @@ def _grown(settings: Mapping[str, Any], plan: Plan, arm: str) -> dict[str, Any]:
 def _loaded(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a cell of a loaded model is told; its files and images are part of the key."""
     # torch and Pillow are only needed where a model is named
-    from terrarium.studies.autoencoder.loaded import content_of, photographs_of
+    from terrarium.studies.autoencoder.loaded import check_opens, content_of, photographs_of
 
     path = Path(settings["model"]).expanduser()
     world = photographs_of(settings["images"], settings["crop"])
+    content = content_of(path)
+    check_opens(path, world)
     return {
         "model": str(path),
-        "content": content_of(path),
+        "content": content,
         "world": world.model_dump(mode="json"),
         "sites": [LATENT],
         "rows": settings["crops"],

@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import torch
+
 from terrarium.errors import ModelError
 from terrarium.keys import folder_checksum
 from terrarium.organisms.recipe import parse
-from terrarium.organisms.vision_folder import partner_of
-from terrarium.worlds.images.photographs import Photographs
+from terrarium.organisms.vision_folder import load_image_autoencoder, partner_of
+from terrarium.randomness import generator
+from terrarium.worlds.images.photographs import Photographs, image_files
 
 _BLOCK = 1 << 20
+
+QUICK_BYTES = 100_000_000
+"""Models and images up to this size are opened whole before anything runs."""
 
 
 def content_of(path: Path) -> str:
@@ -31,6 +37,30 @@ def content_of(path: Path) -> str:
                 while block := opened.read(_BLOCK):
                     digest.update(block)
     return digest.hexdigest()
+
+
+def check_opens(path: Path, world: Photographs) -> None:
+    """Open a model and its images and pass one crop through, so that faults are no failed cells.
+
+    What would take longer than a moment is left to the cells: models and folders of images above
+    `QUICK_BYTES`.  Raises ``InputError`` (``ModelError``) with one sentence.
+    """
+    images = image_files(world.folder) if world.folder else []
+    crop = None
+    if sum(file.stat().st_size for file in images) <= QUICK_BYTES:
+        crop = world.sample(1, generator("autoencoder", "opens")).inputs
+    if sum(file.stat().st_size for file in _files(path)) > QUICK_BYTES:
+        return
+    network = load_image_autoencoder(path)
+    if crop is not None:
+        with torch.no_grad():
+            network(torch.from_numpy(crop)[None])
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return [file for file in path.rglob("*") if file.is_file()]
+    return [file for file in {path, partner_of(path) or path} if file.exists()]
 
 
 def photographs_of(folder: str, crop: int) -> Photographs:

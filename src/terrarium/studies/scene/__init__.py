@@ -99,13 +99,15 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     quantities = (
         (DISTANCE, COLOUR) if settings["colour"] and not settings["network"] else (DISTANCE,)
     )
+    _check_scene(scene, quantities)
+    loaded = _loaded(settings["network"], scene) if settings["network"] else {}
     plan = Plan(settings["steps"], settings["batch"], settings["rows"], scene)
     first, made = settings["first_seed"], []
     for seed in range(first, first + settings["seeds"]):
         for quantity in quantities:
             told = {**shared, "quantity": quantity, "seed": seed, "pictures": seed == first}
             if settings["network"]:
-                spec = {**told, "network": LOADED, **_loaded(settings["network"], scene)}
+                spec = {**told, "network": LOADED, **loaded}
                 made.append(Cell(f"{LOADED}, seed {seed}", spec, 20.0))
                 continue
             for network in GROWN:
@@ -127,23 +129,29 @@ def _scene_of(path: str) -> tuple[str, Mapping[str, Any]]:
     return Path(path).stem, spec
 
 
-def _check_coloured(scene: Mapping[str, Any]) -> None:
+def _check_scene(scene: Mapping[str, Any], quantities: Sequence[str]) -> None:
+    """Open a mesh, so that its faults are no failed cells; a coloured one where that is asked."""
     if scene["kind"] == "analytic":
         return
-    # a mesh is opened only where its colour is asked for
+    # opening takes a moment, and only a mesh has something to open
     from terrarium.worlds.scenes.world import Scenes
 
-    try:
-        _ = Scenes.model_validate({"scene": scene, "quantity": COLOUR}).oracle
-    except InputError as error:
-        raise InputError(f"{str(error).rstrip('.')}, or set colour=no.") from None
+    for quantity in quantities:
+        try:
+            _ = Scenes.model_validate({"scene": scene, "quantity": quantity}).oracle
+        except InputError as error:
+            if quantity != COLOUR:
+                raise
+            raise InputError(f"{str(error).rstrip('.')}, or set colour=no.") from None
 
 
 def _loaded(path: str, scene: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a cell of a loaded network is told; its files are part of the key."""
-    from terrarium.studies.scene.loaded import content_of
+    from terrarium.studies.scene.loaded import content_of, open_network
 
-    return {"path": path, "content": content_of(path), "world": {"scene": scene}}
+    content = content_of(path)
+    open_network(path)  # what is wrong with it is no failed cell
+    return {"path": path, "content": content, "world": {"scene": scene}}
 
 
 def measure(cell: Cell, store_home: str, progress: Progress) -> Sequence[Row]:
@@ -174,7 +182,7 @@ STUDY = Study(
     code=(
         *(
             f"terrarium.studies.scene.{name}"
-            for name in ("layers", "measure", "networks", "pictures", "removals")
+            for name in ("layers", "loaded", "measure", "networks", "pictures", "removals")
         ),
         "terrarium.figures.gallery",
         "terrarium.randomness",

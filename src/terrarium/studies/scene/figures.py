@@ -152,7 +152,7 @@ def _curvature(rows: Sequence[Row]) -> Figure | None:
         {**r, "x": r["curvature_group"] + 1, "value": _log10(r["value"])}
         for r in _sorted(records_of(rows, "curvature_error", quantity=DISTANCE))
     ]
-    if not found:
+    if all(r["value"] is None for r in found):
         return None
     told = _told(rows, "curvature_rank", "{:+.2f}", quantity=DISTANCE, order="as it is")
     return layer_curves(

@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from terrarium.errors import InputError
 from terrarium.evidence.rows import Row, measured
 from terrarium.organisms.build import build
-from terrarium.organisms.coordinate_file import load_coordinate_network
 from terrarium.organisms.grow import grow
 from terrarium.organisms.recipe import Recipe
 from terrarium.progress import Progress
 from terrarium.randomness import generator
 from terrarium.store import Store
 from terrarium.studies.scene.layers import layer_rows
+from terrarium.studies.scene.loaded import open_network
 from terrarium.studies.scene.networks import DISTANCE, LOADED
 from terrarium.studies.scene.pictures import atlas_rows, slice_rows
 from terrarium.studies.scene.removals import Float, says
@@ -34,6 +33,9 @@ FITTED = 4000
 
 BINS = 5
 """Groups of surface points by curvature."""
+
+FEWEST = 2 * BINS
+"""Surface points that must have a curvature for anything to be said by it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,15 +100,9 @@ def _grown(spec: Mapping[str, Any], store: Store, progress: Progress) -> Subject
 
 
 def _loaded(spec: Mapping[str, Any]) -> Subject:
-    network = load_coordinate_network(spec["path"])
+    network = open_network(spec["path"])
     # a network made elsewhere speaks the coordinates of the scene's own file
     world = Scenes.model_validate({**spec["world"], "normalise": False})
-    takes = (network.spec.inputs, network.spec.outputs)
-    if takes != (3, 1):
-        raise InputError(
-            f"{spec['path']} takes {takes[0]} coordinates and gives {takes[1]} numbers; scene "
-            "measures networks from 3 coordinates to a signed distance."
-        )
     count = sum(p.numel() for p in network.parameters())
     return _subject(network, None, world, count, spec)
 
@@ -198,21 +194,29 @@ def place_rows(subject: Subject, names: list[str], *key: str | int) -> list[Row]
         rows.append(measured("part_error", value, unit="%", n=len(here), part=name))
     curvature = np.abs(oracle.curvature(exact)) * subject.world.diagonal
     good = np.isfinite(curvature)
-    curvature, error = curvature[good], error[good]
-    edges = np.unique(np.quantile(curvature, np.linspace(0, 1, BINS + 1)))
-    group = np.clip(np.searchsorted(edges, curvature, side="right") - 1, 0, max(0, len(edges) - 2))
-    for g in range(max(1, len(edges) - 1)):
-        here = group == g
-        value = float(error[here].mean()) if here.any() else None
-        middle = float(np.median(curvature[here])) if here.any() else 0.0
-        told: dict[str, Any] = {"curvature_group": g, "curvature": middle}
-        rows.append(measured("curvature_error", value, unit="%", n=int(here.sum()), **told))
+    return [*rows, *_curvature_rows(curvature[good], error[good], rng)]
+
+
+def _curvature_rows(curvature: Float, error: Float, rng: np.random.Generator) -> list[Row]:
+    """Return errors ``(n,)`` by curvature ``(n,)``; undefined where too few points have one."""
+    n, why, rows = len(error), "the curvature is the same everywhere", []
+    if n < FEWEST:
+        why = f"{n} of the surface's points have a curvature, and {FEWEST} are needed"
+        told: dict[str, Any] = {"curvature_group": 0, "curvature": 0.0}
+        rows.append(measured("curvature_error", None, unit="%", n=n, reason=why, **told))
+    else:
+        edges = np.unique(np.quantile(curvature, np.linspace(0, 1, BINS + 1)))
+        last = max(0, len(edges) - 2)
+        group = np.clip(np.searchsorted(edges, curvature, side="right") - 1, 0, last)
+        for g in range(last + 1):
+            here = group == g
+            value = float(error[here].mean()) if here.any() else None
+            middle = float(np.median(curvature[here])) if here.any() else 0.0
+            told = {"curvature_group": g, "curvature": middle}
+            rows.append(measured("curvature_error", value, unit="%", n=int(here.sum()), **told))
     for order, against in (("as it is", curvature), ("shuffled", rng.permutation(curvature))):
-        rank = _spearman(against, error)
-        why = "the curvature is the same everywhere"
-        rows.append(
-            measured("curvature_rank", rank, unit="", n=len(error), reason=why, order=order)
-        )
+        rank = _spearman(against, error) if n >= FEWEST else None
+        rows.append(measured("curvature_rank", rank, unit="", n=n, reason=why, order=order))
     return rows
 
 
