@@ -32,10 +32,30 @@ def test_a_rival_that_fails_is_a_row_too(monkeypatch):
     for variable in dictionaries.PYTHONS.values():
         monkeypatch.setenv(variable, sys.executable)  # which has neither rival
     x = planted_features(300)
-    rows = dictionaries.compare(CASE, x, x, rates=(None,))
+    rows = dictionaries.compare(CASE, x, x, rates=(1e-3,))
     assert all("ModuleNotFoundError" in row["skipped"] for row in rows)
     with pytest.raises(InputError, match="open under"):
         dictionaries.job(sys.executable, do="open", x=x, folder="none", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("least", "tried"),
+    [
+        (1e-2, [3e-3, 1e-2, 3e-2]),
+        (1e-1, [3e-3, 1e-2, 3e-2, 1e-1]),
+        (3e-3, [1e-3, 3e-3, 1e-2]),
+        (3e-4, [3e-4, 1e-3, 3e-3, 1e-2]),
+    ],
+)
+def test_a_rival_is_judged_at_its_best_rate(least, tried, monkeypatch):
+    def trained(rival, python, case, x, new, count, rate):
+        off = abs(np.log(rate / least))
+        return {"rival_lr": rate, "rival_fvu": off if rate < 0.09 or least > 0.09 else np.inf}
+
+    monkeypatch.setattr(dictionaries, "trained", trained)
+    found = dictionaries.best("sae_lens", "python", CASE, None, None, 1, dictionaries.RATES)
+    assert found["rival_lr"] == least
+    assert found["rival_rates_tried"] == tried
 
 
 @pytest.mark.parametrize("kind", [TopK, BatchTopK])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class SparseAutoencoder:
+class SparseAutoencoder(Protocol):
     """What all sparse autoencoders share; use one of its kinds (`kinds`).
 
     Rows are shown centred and divided by their mean norm, so that penalties mean the same for
@@ -93,7 +93,6 @@ class SparseAutoencoder:
 
     def _objective(self, problem: Problem, rng: np.random.Generator) -> Objective:
         """Return what is trained."""
-        raise NotImplementedError
 
     def _extra(
         self, objective: Any, problem: Problem, unit: Tensor, rng: np.random.Generator
@@ -102,7 +101,6 @@ class SparseAutoencoder:
 
         ``unit`` ``(m,)`` is what pre-activations are to be multiplied by.
         """
-        raise NotImplementedError
 
     def _fold(
         self,
