@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from terrarium.errors import ModelError
 from terrarium.keys import folder_checksum
@@ -33,8 +34,12 @@ def content_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def photographs_of(folder: str, crop: int) -> Photographs:
-    """Return the world of crops: of a folder, or of the photographs that scikit-image ships."""
-    told = {"side": crop, "folder": str(Path(folder).expanduser()) if folder else ""}
+def photographs_of(folder: str, crop: int, reduce: int) -> dict[str, Any]:
+    """Return the options of a world of crops: of a folder, or of what scikit-image ships.
+
+    The digest of a folder's content is among them, the names of its files are not.
+    """
+    path = str(Path(folder).expanduser()) if folder else ""
+    told = {"side": crop, "folder": path, "reduce": reduce}
     world: Photographs = parse(Photographs, told, "autoencoder's images")
-    return world
+    return world.model_dump(mode="json", exclude={"names"} if folder else None)
