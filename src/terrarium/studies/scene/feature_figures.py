@@ -50,9 +50,9 @@ def _features(rows: Sequence[Row]) -> Figure | None:
         found,
         title=f"A dictionary feature of the middle layer covers {told}",
         caption="Participation ratio of the squared change over points of the volume: 1 for a "
-        "change that is even everywhere. A feature is active at few points by construction, and "
-        "the direction beside it moves the same points as far: what lies between them and 0 is the "
-        "network's. Mean over what changes anything. Ticks are seeds.",
+        "change that is even everywhere. A feature is active at few points by construction, so "
+        "that it is to be compared with the direction beside it, which moves the same points as "
+        "far, not with units. Mean over what changes anything. Ticks are seeds.",
         group="network",
         x_title="share of the volume (proportion)",
     )
