@@ -187,13 +187,18 @@ def _losses(rows: Sequence[Row]) -> Figure | None:
         return None
     told = []
     for place, (site, part) in _PLACES.items():
-        ratio = mean_of(records_of(rows, "effect_ratio", site=site, part=part, against=ANY))
-        if ratio is not None:
-            told.append(f"{10**ratio:.2f} ({place})")
+        ratios = [
+            mean_of(records_of(rows, "effect_ratio", site=site, part=part, against=against))
+            for against in (ANY, VARYING)
+        ]
+        shown = " and ".join(f"{10**ratio:.2f}" for ratio in ratios if ratio is not None)
+        if shown:
+            told.append(f"{shown} ({place})")
     return dots(
         "losses",
         found,
-        title="Loss without one latent, unit or feature, in times that of a random direction: "
+        title="Loss without one latent, unit or feature, in times that of a random direction, and "
+        "of one in which the maps vary: "
         f"{', '.join(told) or 'not defined'}",
         caption="Mean fall of the PSNR (dB) when one latent or unit is set to its mean, or a "
         "feature of a sparse dictionary taken out, over all of them. Directions beside it move "
