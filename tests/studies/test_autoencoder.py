@@ -14,6 +14,10 @@ from sklearn import decomposition
 from terrarium.errors import InputError
 from terrarium.evidence.hypotheses import Verdict, judge
 from terrarium.evidence.rows import Row, measured
+from terrarium.figures.gallery import png_uri
+from terrarium.instruments.effects import exact_effects
+from terrarium.instruments.quantities import decibels
+from terrarium.instruments.site_features import dictionary_features
 from terrarium.randomness import generator
 from terrarium.store import Store
 from terrarium.studies.autoencoder.alignment import (
@@ -23,7 +27,9 @@ from terrarium.studies.autoencoder.alignment import (
     total_shares,
 )
 from terrarium.studies.autoencoder.arms import (
+    ANY,
     AUTOENCODER,
+    FEATURES,
     FEW,
     GROWN,
     LATENT,
@@ -31,15 +37,20 @@ from terrarium.studies.autoencoder.arms import (
     MEAN,
     PCA,
     ROOMY,
+    SINGLE,
     TIGHT,
     UNITS,
     UNTRAINED,
+    VARYING,
+    YOURS,
 )
 from terrarium.studies.autoencoder.baselines import fit_patch_pca, from_patches, to_patches
+from terrarium.studies.autoencoder.features import feature_pictures, last_maps
 from terrarium.studies.autoencoder.hypotheses import HYPOTHESES
 from terrarium.studies.autoencoder.measure import effect_rows, effects_at, kept_rows, region_rows
 from terrarium.studies.base import Study, studies
 from terrarium.studies.runner import StudyResult, plan, run_study
+from terrarium.studies.site_dictionaries import Fit, activations, live, varying
 from terrarium.worlds.images.factors import Images
 
 STUDY: Study = studies.get("autoencoder")
@@ -64,12 +75,13 @@ def test_everything_planned_is_measured(result: StudyResult) -> None:
     assert {row.metric for row in result.rows} == {
         "parameters", "error", "reconstruction", "removed", "region_error", "outline_ratio",
         "factor_share", "alignment", "loss", "effect_ratio", "effect_explained", "picture",
+        "live",
     }  # fmt: skip
 
 
 def test_every_figure_check_and_card_is_there(result: StudyResult) -> None:
     names = [figure.name for figure in STUDY.figures(result.rows)]
-    assert len(names) == len(set(names)) == 5 + 3 * len(GROWN)
+    assert len(names) == len(set(names)) == 5 + 4 * len(GROWN)
     assert all(figure.data for figure in STUDY.figures(result.rows))
     assert len(STUDY.cards(result.rows)) == len(GROWN)
     statuses = {check.status for check in STUDY.checks(result.rows)}
@@ -91,7 +103,7 @@ def test_no_rows_no_figures() -> None:
     ("change", "told"),
     [
         ({"steps": 0}, "'steps' expects at least 1"),
-        ({"images": "somewhere"}, "name it, too, as model=PATH"),
+        ({"images": "nowhere"}, "There is no folder nowhere"),
         ({"model": "nowhere"}, "There is no autoencoder at nowhere"),
     ],
 )
@@ -104,19 +116,45 @@ def test_impossible_settings_get_one_sentence(
     assert "\n" not in str(error.value)
 
 
+def images_in(folder: Path) -> None:
+    """Write two images of noise."""
+    pillow = pytest.importorskip("PIL.Image")
+    folder.mkdir()
+    for place in range(2):
+        drawn = generator("photograph", place).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+        pillow.fromarray(drawn).save(folder / f"{place}.png")
+
+
+def test_a_folder_of_images_grows_autoencoders_of_its_own(tmp_path: Path) -> None:
+    images_in(tmp_path / "images")
+    told = {**TINY, "images": str(tmp_path / "images")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = run_study(STUDY, "smoke", told, Store(tmp_path / "store"), workers=0)
+    assert result.failures == []
+    assert {row.factors["arm"] for row in result.rows} == set(YOURS)
+    metrics = {row.metric for row in result.rows}
+    assert {"reconstruction", "loss", "live", "effect_ratio"} <= metrics
+    assert not {"factor_share", "region_error", "alignment", "effect_explained"} & metrics
+    figures = {figure.name: figure for figure in STUDY.figures(result.rows)}
+    assert len(figures) == 3 + 3 * len(YOURS)
+    assert "Nobody knows the factors" in figures["reconstruction"].caption
+    assert len(STUDY.checks(result.rows)) == 4 * len(YOURS)
+    # other pictures in the same folder are other cells
+    first = [cell.spec for cell in STUDY.cells({**STUDY.defaults["smoke"], **told})]
+    (tmp_path / "images" / "1.png").unlink()
+    assert first != [cell.spec for cell in STUDY.cells({**STUDY.defaults["smoke"], **told})]
+
+
 def test_a_loaded_model_goes_the_same_way(tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers")
-    pillow = pytest.importorskip("PIL.Image")
     torch.manual_seed(0)
     model = diffusers.AutoencoderTiny(
         encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4),
         num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=3,
     )  # fmt: skip
     model.save_pretrained(tmp_path / "model")
-    (tmp_path / "images").mkdir()
-    for place in range(2):
-        drawn = generator("photograph", place).integers(0, 256, (64, 80, 3), dtype=np.uint8)
-        pillow.fromarray(drawn).save(tmp_path / "images" / f"{place}.png")
+    images_in(tmp_path / "images")
     told = {
         "model": str(tmp_path / "model"), "images": str(tmp_path / "images"), "crop": 16,
         "effect_crops": 2,
@@ -127,8 +165,13 @@ def test_a_loaded_model_goes_the_same_way(tmp_path: Path) -> None:
     assert result.failures == []
     assert {row.factors["arm"] for row in result.rows} == {LOADED}
     losses = [r for r in result.rows if r.metric == "loss" and r.factors["kind"] == "unit"]
-    assert len(losses) == 3
-    assert len(STUDY.figures(result.rows)) == 5
+    places = [(r.factors["site"], r.factors.get("at")) for r in losses]
+    # the block before the one that makes the three latents has four channels
+    assert sorted(set(places), key=str) == [(UNITS, "encoder.block[3]"), (LATENT, None)]
+    assert [site for site, _ in places] == [LATENT] * 3 + [UNITS] * 4
+    features = [r for r in result.rows if r.metric == "loss" and r.factors["kind"] == "feature"]
+    assert features
+    assert len(STUDY.figures(result.rows)) == 6
 
 
 def _saved(folder: Path, how: str = "") -> Path:
@@ -318,6 +361,98 @@ def test_a_latent_that_does_nothing_costs_nothing() -> None:
     assert loss["unit 1", "unit"] == pytest.approx(0, abs=0.5)
 
 
+# Features of a dictionary
+
+
+class Maps(torch.nn.Module):
+    """A network whose maps hold three channels, of which the image is the first two's sum."""
+
+    members = 1
+
+    def __init__(self, widths: tuple[int, ...] = (3,)) -> None:
+        super().__init__()
+        self.widths = widths
+        self.blocks = torch.nn.ModuleList(torch.nn.Identity() for _ in widths)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        for width, block in zip(self.widths, self.blocks, strict=True):
+            shares = torch.tensor([0.75, 0.25, 1.0, 1.0, 1.0])[:width]
+            maps = block(images[:, :, :1] * shares.view(1, 1, -1, 1, 1))
+        return maps[:, :, :2].sum(dim=2, keepdim=True)
+
+    def sites(self) -> dict[str, Any]:
+        from terrarium.organisms.network import Site
+
+        return {f"encoder.block[{i}]": Site(block) for i, block in enumerate(self.blocks)}
+
+    def member_parameters(self, member: int, frozen: Any = ()) -> list[Any]:
+        return []
+
+
+class Planted:
+    """A dictionary whose features are the channels, the second twice as long."""
+
+    directions = np.diag([1.0, 2.0, 1.0])
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(x / np.array([1.0, 2.0, 1.0]), np.float32)
+
+
+def test_a_feature_costs_what_its_channel_gives_and_adds_it() -> None:
+    images = generator("maps").random((12, 1, 4, 4), dtype=np.float32)
+    site, features = "encoder.block[0]", dictionary_features(Planted())
+    # the network's own output is exact, so that 120 dB fall to those of the part left out
+    effects = exact_effects(Maps(), images, site, features, decibels(images), randoms=1)
+    power = np.square(images.astype(np.float64)).mean(axis=(1, 2, 3))
+    want = [-10 * np.log10(share**2 * power) - 120 for share in (0.75, 0.25)]
+    np.testing.assert_allclose(effects.change[0, :2], want, rtol=1e-4)
+    np.testing.assert_allclose(effects.change[0, 2], 0, atol=1e-6)
+    rows = feature_pictures(Maps(), site, Planted(), effects, images)
+    lines = list(dict.fromkeys(r.factors["line"] for r in rows))
+    assert [line.split(" (")[0] for line in lines] == ["feature 0", "feature 1", "feature 2"]
+    # what a feature adds stands beside the image where it is most active
+    brightest = images[images.max(axis=(1, 2, 3)).argmax()]
+    first = {r.factors["column"]: r.factors["image"] for r in rows[:2]}
+    assert first["image 1"] == png_uri(brightest)
+    assert first["adds 1"] == png_uri(0.5 + 3 * 0.75 * brightest)
+
+
+def test_losses_stand_beside_directions_of_the_same_length() -> None:
+    images = generator("maps").random((12, 1, 4, 4), dtype=np.float32)
+    site, features = "encoder.block[0]", dictionary_features(Planted())
+    maps = activations(Maps(), images, site)
+    assert maps.shape == (12, 4, 4, 3)
+    told = (Maps(), images, site)
+    effects = exact_effects(*told, features, decibels(images), randoms=1)
+    controls = varying(features, maps, 2, "key")
+    beside = exact_effects(*told, controls, decibels(images))
+    np.testing.assert_allclose(beside.displacement[0, :3], effects.displacement[0], rtol=1e-5)
+    np.testing.assert_allclose(beside.displacement[0, 3:], effects.displacement[0], rtol=1e-5)
+    # all that varies lies along (0.75, 0.25, 1)
+    line = np.array([0.75, 0.25, 1.0]) / np.linalg.norm([0.75, 0.25, 1.0])
+    unit = controls.directions / np.linalg.norm(controls.directions, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(unit @ line), 1, atol=1e-6)
+    rows = effect_rows(effects, UNITS, FEATURES, beside)
+    kinds = [r.factors["kind"] for r in rows if r.metric == "loss"]
+    assert kinds == ["feature"] * 3 + [ANY] * 3 + [VARYING] * 3
+    assert [r.factors["against"] for r in rows if r.metric == "effect_ratio"] == [ANY, VARYING]
+
+
+def test_the_last_maps_are_wider_than_what_leaves_the_encoder() -> None:
+    images = np.zeros((1, 1, 4, 4), np.float32)
+    assert last_maps(Maps((5, 5, 3)), images) == "encoder.block[1]"
+    assert last_maps(Maps((3, 3)), images) is None
+
+
+def test_a_site_that_says_the_same_of_all_images_has_no_dictionary() -> None:
+    fit = Fit(4, 1, 1000)
+    assert fit.dictionary(np.ones((20, 3), np.float32), 0) is None
+    rows = generator("rows").random((200, 3), dtype=np.float32)
+    fitted = fit.dictionary(rows, 0)
+    assert set(live(fitted, rows)) <= set(range(4))
+    assert len(live(fitted, rows)) > 0
+
+
 # Verdicts
 
 
@@ -336,8 +471,11 @@ def rows_of(
     for metric in ("alignment", "effect_explained"):
         rows.append(row(metric, 0.5 + aligned, arm=FEW, kind="latent"))
         rows.append(measured(metric, 0.5, unit="", n=1, seed=seed, arm=FEW, kind="random"))
-    rows.append(row("effect_ratio", 0.0, arm=FEW, site=LATENT))
-    rows.append(row("effect_ratio", units, arm=FEW, site=UNITS))
+    any_ = {"arm": FEW, "against": ANY, "part": SINGLE}
+    rows.append(row("effect_ratio", 0.0, site=LATENT, **any_))
+    rows.append(row("effect_ratio", units, site=UNITS, **any_))
+    varying = {"arm": FEW, "against": VARYING, "part": FEATURES}
+    rows.append(row("effect_ratio", units, site=UNITS, **varying))
     return rows
 
 

@@ -16,6 +16,7 @@ from terrarium.errors import InputError
 from terrarium.evidence.hypotheses import Verdict, judge
 from terrarium.evidence.rows import Row, measured
 from terrarium.figures.gallery import gallery, png_uri
+from terrarium.instruments.site_features import SiteFeatures
 from terrarium.organisms.build import build
 from terrarium.organisms.recipe import DenoiserModel, Recipe
 from terrarium.randomness import generator
@@ -27,6 +28,7 @@ from terrarium.studies.denoiser.effects import (
     site_mean,
     unit_removals,
 )
+from terrarium.studies.denoiser.features import effect_rows, feature_removals, feature_rows
 from terrarium.studies.denoiser.hypotheses import HYPOTHESES
 from terrarium.studies.denoiser.laws import (
     DENOISERS,
@@ -37,21 +39,23 @@ from terrarium.studies.denoiser.laws import (
     LEVELS,
     LINEAR,
     MANY,
+    RANDOM,
     SMALL,
     STANDARD,
     UNTRAINED,
+    VARYING,
+    noisy_images,
 )
 from terrarium.studies.denoiser.measure import (
     draws,
-    effect_rows,
     in_nats,
     memorised,
-    noisy_images,
     regret_rows,
     sample_rows,
     unseen_rows,
 )
 from terrarium.studies.runner import StudyResult, plan, run_study
+from terrarium.studies.site_dictionaries import Fit
 from terrarium.worlds.images.law import ImageLaw
 from terrarium.worlds.images.mixtures import ImageMixture
 
@@ -79,7 +83,7 @@ def test_everything_planned_is_measured(result: StudyResult) -> None:
     assert metrics >= {
         "regret", "regret_nats", "regret_to_linear", "least_error", "undecided", "memorised",
         "frequency_error", "energy_distance", "log_likelihood_gap", "unseen_error",
-        "removal_effect", "picture", "parameters",
+        "removal_effect", "picture", "parameters", "live", "effect_ratio",
     }  # fmt: skip
     for law in LAWS:
         own = [r for r in result.rows if r.metric == "regret" and r.factors["law"] == law]
@@ -92,7 +96,8 @@ def test_figures_and_checks_come_from_rows(result: StudyResult) -> None:
     figures = {figure.name: figure for figure in STUDY.figures(result.rows)}
     assert set(figures) == {
         "regret", "nats", "undecided", "memorised", "frequencies", "likelihood", "unseen",
-        "effects", "units", *(f"{kind}-{law}" for kind in ("denoised", "samples")
+        "effects", "units", "feature-effects", "features",
+        *(f"{kind}-{law}" for kind in ("denoised", "samples")
                               for law in ("few-images", "many-images", "gaussians")),
     }  # fmt: skip
     assert STUDY.figures([]) == []
@@ -286,6 +291,39 @@ def test_effect_rows_name_units_and_directions() -> None:
     assert names == {f"{kind} {i}" for kind in ("unit", "random") for i in range(6)}
 
 
+def test_a_feature_is_taken_out_and_directions_beside_it_move_as_far() -> None:
+    directions = generator("features").standard_normal((3, 6))
+
+    def coefficients(x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x[..., :3])
+
+    features = SiteFeatures(("a", "b", "c"), directions, coefficients)
+    rows = generator("rows").standard_normal((50, 6), dtype=np.float32)
+    rows[:, 4:] = 0
+    found = feature_removals(features, rows, ("key",))
+    x = torch.from_numpy(generator("x").standard_normal((1, 5, 6), dtype="float32"))
+    for place in range(3):
+        moved = {kind: (removals[place](x) - x).double() for kind, removals in found.items()}
+        part = torch.relu(x[..., place, None]).double() * torch.from_numpy(directions[place])
+        torch.testing.assert_close(moved["feature"], -part, atol=1e-5, rtol=1e-4)
+        for other in ("as a feature", VARYING):
+            far = moved[other].norm(dim=-1)
+            torch.testing.assert_close(far, part.norm(dim=-1), atol=1e-5, rtol=1e-4)
+        assert moved[VARYING][..., 4:].abs().max() == 0, "nothing varies there"
+
+
+def test_feature_rows_name_features_and_both_kinds_of_directions() -> None:
+    rows = feature_rows(stirred(2), MIXTURE.law(), Fit(5, 2, 2000), 4, True, "rows", 0)
+    effects = [row for row in rows if row.metric == "removal_effect"]
+    (live,) = values(rows, "live")
+    assert len(effects) == 3 * 5 * live
+    ratios = [row for row in rows if row.metric == "effect_ratio"]
+    assert {(r.factors["part"], r.factors["against"]) for r in ratios} == {
+        ("features", "as a feature"), ("features", VARYING),
+    }  # fmt: skip
+    assert len(values(rows, "picture")) == 6 * live
+
+
 # Galleries
 
 
@@ -355,7 +393,8 @@ def planted(**ends: float) -> list[Row]:
                 law=MANY, level=0.2, seed=seed,
             )
         )  # fmt: skip
-    put("effect_ratio", ends.get("ratio", 0.3), law=GAUSSIANS)
+    for part, against in (("units", RANDOM), ("features", VARYING)):
+        put("effect_ratio", ends.get("ratio", 0.3), law=GAUSSIANS, part=part, against=against)
     return rows
 
 

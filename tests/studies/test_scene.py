@@ -20,11 +20,15 @@ from terrarium.randomness import generator
 from terrarium.store import Store
 from terrarium.studies.base import Study, studies
 from terrarium.studies.runner import StudyResult, plan, run_study
+from terrarium.studies.scene.features import LayerDictionary
 from terrarium.studies.scene.hypotheses import HYPOTHESES
-from terrarium.studies.scene.measure import FEWEST, _curvature_rows, polynomial
+from terrarium.studies.scene.layers import points_of
+from terrarium.studies.scene.measure import FEWEST, Subject, _curvature_rows, polynomial
 from terrarium.studies.scene.networks import GATE, GROWN, LOADED, Plan
 from terrarium.studies.scene.pictures import diverging, plane, squared
 from terrarium.studies.scene.removals import (
+    AS_FEATURE,
+    FEATURE,
     MATCHED,
     TURNED,
     UNIT,
@@ -42,6 +46,7 @@ from terrarium.studies.scene.removals import (
     turned_features,
     unit_features,
 )
+from terrarium.studies.site_dictionaries import Fit
 from terrarium.worlds.scenes.world import Scenes
 
 STUDY: Study = studies.get("scene")
@@ -68,12 +73,13 @@ def test_everything_planned_is_measured(result: StudyResult) -> None:
         "curvature_rank", "cost", "size", "size_share", "footprint", "log_footprint",
         "selectivity", "dead", "cost_ratio", "largest_ratio", "locality", "interaction",
         "joint_cost", "unit_cost", "depth_locality", "slice", "picture",
+        "live",
     }  # fmt: skip
 
 
 def test_every_figure_check_and_card_is_there(result: StudyResult) -> None:
     names = [figure.name for figure in STUDY.figures(result.rows)]
-    assert len(names) == len(set(names)) == 9 + len(GROWN)
+    assert len(names) == len(set(names)) == 11 + len(GROWN)
     assert all(figure.data for figure in STUDY.figures(result.rows))
     assert len(STUDY.cards(result.rows)) == len(GROWN)
     assert len(STUDY.checks(result.rows)) == 3 * len(GROWN) + 3
@@ -365,6 +371,47 @@ def test_matched_directions_move_as_far_as_the_unit() -> None:
         np.testing.assert_allclose(np.linalg.norm(matched[:, draw], axis=-1), lengths, atol=1e-5)
 
 
+def planted_subject() -> Subject:
+    """A network of three layers that was not trained, and the scene by default."""
+    spec = CoordinateModel(inputs=3, outputs=1, layers=3, width=9, encoding="none")
+    options = Plan(1, 1, 100).recipe("ReLU", "distance").phases[0].sources[0].options
+    world = Scenes.model_validate(options)
+    points = POINTS[:40]
+    return Subject(Coordinate(spec, [("planted", 2)]), None, world, 1, 1.0, points, points)
+
+
+def test_features_are_those_of_the_middle_layer_and_their_changes_exact() -> None:
+    subject = planted_subject()
+    found = LayerDictionary(subject, Fit(6, 2, 2000), 0, "key")
+    assert (found.site, found.layer) == ("mlp.act[1]", 2)
+    at = points_of(subject, 40, ("ball", "box", "torus"), ("key",))
+    rows = found.rows(at, [measured("footprint", 0.5, unit="", n=1, kind=UNIT, layer=2)], 2,
+                      ("key",))  # fmt: skip
+    assert {r.factors["layer"] for r in rows} == {2}
+    assert {r.factors["kind"] for r in rows if "kind" in r.factors} == {FEATURE, AS_FEATURE}
+    ratios = [r for r in rows if r.metric in ("cost_ratio", "locality")]
+    assert {r.factors["part"] for r in ratios} == {"features"}
+    state = {k: v.double().numpy() for k, v in subject.network.member_state(0).items()}
+    hidden = at.points.astype(np.float64)
+    for i in (0, 1):
+        weights = state[f"layers.{i}.weight"], state[f"layers.{i}.bias"]
+        hidden = np.maximum(hidden @ weights[0] + weights[1], 0)
+    coded = found.fitted.encode(hidden.astype(np.float32))
+
+    def rest(x: np.ndarray) -> np.ndarray:
+        last = np.maximum(x @ state["layers.2.weight"] + state["layers.2.bias"], 0)
+        return last @ state["head.weight"]
+
+    own, matched = found.changes(at.points, found.live.tolist(), 2, "key")
+    for place, j in enumerate(found.live):
+        without = hidden - coded[:, j, None] * found.fitted.directions[j]
+        np.testing.assert_allclose(own[place], rest(without) - rest(hidden), atol=1e-4)
+        # where a feature is not active nothing changes, in a matched direction neither
+        still = coded[:, j] == 0
+        assert np.abs(matched[place][:, still]).max(initial=0) < 1e-5
+    np.testing.assert_allclose(found.sizes, size(own))
+
+
 # Pictures
 
 
@@ -447,15 +494,20 @@ def rows_of(seed: int, told: dict[str, float], error: float = 0.1) -> list[Row]:
             rows.append(
                 row("selectivity", value, **own, kind=kind, partition=partition, layer="all")
             )
+        for partition, value in (("parts", 0.4), ("slabs", 0.4 - told["features"])):
+            own_features = {"kind": FEATURE, "partition": partition, "layer": 2}
+            rows.append(row("selectivity", value, **own, **own_features))
         rows.append(row("curvature_rank", told["curvature"], **own, order="as it is"))
         rows.append(row("interaction", told["missed"], **own, layer=1, together="half"))
     return rows
 
 
 FOR = {"cost_ratio": 0.3, "largest_ratio": 0.3, "locality": 0.3, "depth": 0.3, "step": 0.2,
-       "parts": 0.1, "turned": 0.1, "curvature": 0.3, "missed": 0.05}  # fmt: skip
+       "parts": 0.1, "turned": 0.1, "curvature": 0.3, "missed": 0.05,
+       "features": 0.1}  # fmt: skip
 AGAINST = {"cost_ratio": 0.0, "largest_ratio": 0.0, "locality": 0.0, "depth": 0.0, "step": 0.0,
-           "parts": 0.0, "turned": 0.0, "curvature": 0.0, "missed": 0.5}  # fmt: skip
+           "parts": 0.0, "turned": 0.0, "curvature": 0.0, "missed": 0.5,
+           "features": 0.0}  # fmt: skip
 
 
 def verdicts(told: dict[str, float], error: float = 0.1) -> dict[str, Verdict]:

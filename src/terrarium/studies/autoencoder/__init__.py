@@ -4,7 +4,9 @@ Question 15 of the mission.  Autoencoders are grown on images with no more facto
 that perfect reconstruction is attainable) and with more, and measured in dB beside PCA of the same
 size, the mean image and the untrained network; each latent and unit is taken out and its exact
 effect compared with norm-matched random directions; and latents are set against the known factors.
-With ``model`` the same is measured on an autoencoder that was made elsewhere, on photographs.
+With ``model`` the same is measured on an autoencoder that was made elsewhere, on photographs; with
+``images`` alone autoencoders are grown on a folder's, without what needs known factors.  Features
+of a sparse dictionary of the maps before the code are taken out as units are.
 """
 
 from __future__ import annotations
@@ -13,11 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from terrarium.errors import InputError
 from terrarium.evidence.rows import Row
 from terrarium.keys import code_closure, code_package
 from terrarium.progress import Progress
-from terrarium.studies.autoencoder.arms import GROWN, LATENT, LOADED, UNITS, Plan
+from terrarium.studies.autoencoder.arms import GROWN, LATENT, LOADED, UNITS, YOURS, Plan
 from terrarium.studies.autoencoder.checks import cards, checks
 from terrarium.studies.autoencoder.figures import figures
 from terrarium.studies.autoencoder.hypotheses import HYPOTHESES
@@ -32,12 +33,19 @@ QUESTION = (
 FRESH_SEED = 10
 """Seeds below were on the screen while budgets were set."""
 
+DICTIONARY = ("features", "active", "dictionary_rows")
+"""Settings of dictionaries: features, how many are active at a place, places shown in all."""
+
+MOST, UNBOUNDED = 16, 1 << 20
+"""Units, and features, of a loaded network's maps that are taken out: its passes are long."""
+
 
 def _defaults(size: Size) -> dict[str, Any]:
     shared: dict[str, Any] = {
         "model": "",
         "images": "",
         "crop": 64,
+        "reduce": 1,
         "first_seed": FRESH_SEED,
         "seeds": 5,
         "side": 16,
@@ -49,6 +57,9 @@ def _defaults(size: Size) -> dict[str, Any]:
         "crops": 24,
         "effect_crops": 4,
         "randoms": 8,
+        "features": 64,
+        "active": 2,
+        "dictionary_rows": 100_000,
     }
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {
@@ -63,6 +74,9 @@ def _defaults(size: Size) -> dict[str, Any]:
             "effect_crops": 1,
             "crop": 32,
             "randoms": 2,
+            "features": 8,
+            "active": 2,
+            "dictionary_rows": 4000,
         },
         "quick": {},
         "full": {
@@ -80,57 +94,66 @@ def _defaults(size: Size) -> dict[str, Any]:
 def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """Return one cell by seed and arm: its network, and all that is measured of it.
 
-    With a ``model`` there is one arm, and seeds draw the crops and the random directions.
+    With a ``model`` there is one arm, and seeds draw the crops and the random directions; with
+    ``images`` alone the arms are those that learn from crops of that folder.
     Raises ``InputError`` for impossible settings.
     """
     least = {
         "first_seed": 0, "side": 8, "width": 1, "steps": 1, "batch": 1, "rows": 20, "crops": 2,
-        "effect_rows": 8, "effect_crops": 1, "randoms": 1, "crop": 16,
+        "effect_rows": 8, "effect_crops": 1, "randoms": 1, "crop": 16, "reduce": 1, "features": 2,
+        "active": 1, "dictionary_rows": 1000,
     }  # fmt: skip
     check_least("autoencoder", settings, least)
-    if settings["images"] and not settings["model"]:
-        raise InputError(
-            "autoencoder's setting 'images' is what a loaded autoencoder is shown; name it, too, "
-            "as model=PATH."
-        )
     plan = Plan(**{name: settings[name] for name in ("side", "width", "steps", "batch")})
+    arms: tuple[str, ...] = YOURS if settings["images"] else GROWN
+    arms = (LOADED,) if settings["model"] else arms
     loaded = _loaded(settings) if settings["model"] else {}
     first = settings["first_seed"]
     made = []
     for seed in range(first, first + settings["seeds"]):
-        for arm in (LOADED,) if settings["model"] else GROWN:
+        for arm in arms:
             told = {"arm": arm, "seed": seed, "pictures": seed == first}
             spec = told | (loaded if arm == LOADED else _grown(settings, plan, arm))
-            cost = 60.0 if arm == LOADED else 6 + 0.009 * settings["steps"]
+            cost = 80.0 if arm == LOADED else 9 + 0.009 * settings["steps"]
             made.append(Cell(f"{arm}, seed {seed}", spec, cost))
     return made
 
 
 def _grown(settings: Mapping[str, Any], plan: Plan, arm: str) -> dict[str, Any]:
+    world = _photographs(settings, settings["side"]) if arm in YOURS else None
     return {
-        "recipe": plan.recipe(arm).model_dump(mode="json"),
+        "recipe": plan.recipe(arm, world).model_dump(mode="json"),
         "sites": [LATENT, UNITS],
-        **{name: settings[name] for name in ("rows", "effect_rows", "randoms")},
+        "most": UNBOUNDED,
+        **{name: settings[name] for name in ("rows", "effect_rows", "randoms", *DICTIONARY)},
     }
+
+
+def _photographs(settings: Mapping[str, Any], side: int) -> dict[str, Any]:
+    # torch and Pillow are only needed where images or a model are named
+    from terrarium.studies.autoencoder.loaded import photographs_of
+
+    return photographs_of(settings["images"], side, settings["reduce"])
 
 
 def _loaded(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a cell of a loaded model is told; its files and images are part of the key."""
-    # torch and Pillow are only needed where a model is named
-    from terrarium.studies.autoencoder.loaded import check_opens, content_of, photographs_of
+    # torch is only needed where a model is named
+    from terrarium.studies.autoencoder.loaded import check_opens, content_of
 
     path = Path(settings["model"]).expanduser()
-    world = photographs_of(settings["images"], settings["crop"])
-    content = content_of(path)
+    content, world = content_of(path), _photographs(settings, settings["crop"])
     check_opens(path, world)
     return {
         "model": str(path),
         "content": content,
-        "world": world.model_dump(mode="json"),
-        "sites": [LATENT],
+        "world": world,
+        "sites": [LATENT, UNITS],
+        "most": MOST,
         "rows": settings["crops"],
         "effect_rows": settings["effect_crops"],
         "randoms": min(settings["randoms"], 2),
+        **{name: settings[name] for name in DICTIONARY},
     }
 
 
@@ -162,8 +185,11 @@ STUDY = Study(
     code=(
         *(
             f"terrarium.studies.autoencoder.{name}"
-            for name in ("arms", "measure", "loaded", "alignment", "baselines", "pictures")
+            for name in (
+                *("arms", "measure", "loaded", "alignment", "baselines", "features", "pictures"),
+            )
         ),
+        "terrarium.studies.site_dictionaries",
         "terrarium.figures.gallery",
         "terrarium.randomness",
         *code_closure("terrarium.worlds.images.factors"),
@@ -171,5 +197,6 @@ STUDY = Study(
         *(f"terrarium.organisms.{name}" for name in _ORGANISMS),
         *(f"terrarium.instruments.{name}" for name in _INSTRUMENTS),
         *code_package("terrarium.readings"),
+        *code_package("terrarium.instruments.dictionaries"),
     ),
 )

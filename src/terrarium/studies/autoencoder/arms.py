@@ -21,21 +21,34 @@ ROOMY = "8 factors, 8 latents"
 LOADED = "loaded"
 """A model made elsewhere, on photographs."""
 
+NARROW, WIDE = "your images, 8 latents", "your images, 32 latents"
+"""Grown on crops of a folder of images, whose factors nobody knows."""
+
 GROWN = (FEW, TIGHT, ROOMY)
-ARMS = (*GROWN, LOADED)
+YOURS = (NARROW, WIDE)
+ARMS = (*GROWN, *YOURS, LOADED)
 
 _FACTORS = (
     *("row", "column", "size", "hue"),
     *("light_deg", "rotation_deg", "ground_hue", "ground_value"),
 )
 _SIZES: Mapping[str, tuple[int, int]] = {FEW: (4, 4), TIGHT: (8, 4), ROOMY: (8, 8)}
+_LATENTS: Mapping[str, int] = {NARROW: 8, WIDE: 32}
 
 AUTOENCODER, UNTRAINED, PCA, MEAN = "autoencoder", "untrained", "PCA", "mean image"
 CODERS = (AUTOENCODER, PCA, MEAN, UNTRAINED)
 """Who reconstructs, in the order of figures."""
 
 LATENT, UNITS = "latent", "encoder.out"
-"""Sites whose units are taken out: the code, and the last maps before it."""
+"""Sites whose units are taken out: the code, and the last maps before it.
+
+A loaded network's last maps have a name of their own there (`features.last_maps`)."""
+
+SINGLE, FEATURES = "units", "features"
+"""What is taken out at a site: single units (of the code: latents), or features of a dictionary."""
+
+ANY, VARYING = "random", "varying"
+"""Directions beside them: of all channels alike, or such as the maps vary in."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +60,21 @@ class Plan:
     steps: int
     batch: int
 
-    def recipe(self, arm: str) -> Recipe:
-        """Return the recipe of an arm's autoencoder, trained on squared error alone."""
-        factors, latent = _SIZES[arm]
-        options: dict[str, Any] = {"side": self.side, "vary": _FACTORS[:factors]}
+    def recipe(self, arm: str, photographs: Mapping[str, Any] | None = None) -> Recipe:
+        """Return the recipe of an arm's autoencoder, trained on squared error alone.
+
+        Those of `YOURS` learn from crops of the world ``photographs``, given by its options.
+        """
+        options: dict[str, Any]
+        if photographs is None:
+            factors, latent = _SIZES[arm]
+            options = {"side": self.side, "vary": _FACTORS[:factors]}
+        else:
+            options, latent = dict(photographs), _LATENTS[arm]
+        world = "images" if photographs is None else "photographs"
         phase = Phase(
             name="reconstruct",
-            sources=(Source(world="images", options=options),),
+            sources=(Source(world=world, options=options),),
             objective=Reconstruction(),
             steps=self.steps,
             batch=self.batch,

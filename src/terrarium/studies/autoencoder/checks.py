@@ -8,7 +8,7 @@ from terrarium.evidence.checks import Check, bound_check, gate_check
 from terrarium.evidence.quantities import difference, per_seed
 from terrarium.evidence.rows import Factor, Row
 from terrarium.figures.cards import Card
-from terrarium.studies.autoencoder.arms import ARMS, GROWN, LOADED, MEAN, PCA, UNTRAINED
+from terrarium.studies.autoencoder.arms import ARMS, GROWN, LOADED, MEAN, PCA, UNTRAINED, YOURS
 from terrarium.studies.autoencoder.hypotheses import learnt, reconstruction
 
 LEARNT = 0.5
@@ -18,7 +18,8 @@ LEARNT = 0.5
 def checks(rows: Sequence[Row]) -> list[Check]:
     """Return the gates as checks, and the order that baselines must have."""
     seen = {row.factors.get("arm") for row in rows}
-    arms = [arm for arm in ARMS if arm in seen] if LOADED in seen else list(GROWN)
+    others = [arm for arm in (*YOURS, LOADED) if arm in seen]
+    arms = others or list(GROWN)
     made = [gate_check(f"{arm}: the network learnt", learnt(arm), rows) for arm in arms]
     made += [
         bound_check(

@@ -11,7 +11,19 @@ from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
 from terrarium.figures.gallery import gallery
 from terrarium.figures.matrix import matrix
-from terrarium.studies.autoencoder.arms import ARMS, AUTOENCODER, CODERS, LATENT, PCA, UNITS
+from terrarium.studies.autoencoder.arms import (
+    ANY,
+    ARMS,
+    AUTOENCODER,
+    CODERS,
+    FEATURES,
+    GROWN,
+    LATENT,
+    PCA,
+    SINGLE,
+    UNITS,
+    VARYING,
+)
 from terrarium.studies.rows_of import mean_of, records_of
 
 REGIONS = ("outline", "shape", "ground")
@@ -28,6 +40,7 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         _regions(rows),
         _losses(rows),
         *(_gallery(rows, "added", arm) for arm in seen),
+        *(_gallery(rows, "features", arm) for arm in seen),
         _latents(rows, seen),
         *(_factors(rows, arm) for arm in seen),
         _alignment(rows),
@@ -61,9 +74,18 @@ def _kept(rows: Sequence[Row]) -> Figure | None:
         title=f"Reconstruction of unseen images: {'; '.join(told)}",
         caption="Peak signal-to-noise ratio over all pixels of images that nobody was trained on. "
         "PCA has as many components as the code has numbers (for a code that is a map, of patches "
-        "of its stride). Ticks are seeds.",
+        f"of its stride). Ticks are seeds.{_left_out(found)}",
         group="arm",
         x_title="PSNR (dB)",
+    )
+
+
+def _left_out(found: Sequence[dict[str, Any]]) -> str:
+    if all(r["arm"] in GROWN for r in found):
+        return ""
+    return (
+        " Nobody knows the factors of these images: errors by region, and which factors decide a "
+        "latent, are left out."
     )
 
 
@@ -75,21 +97,7 @@ def _gallery(rows: Sequence[Row], which: str, arm: str) -> Figure | None:
     keep = ("line", "column", "image", "value", "seed", "arm")
     shown = [{name: r[name] for name in keep} for r in found if r["seed"] == first]
     shown.sort(key=lambda r: r["line"] != "image")
-    if which == "kept":
-        title = f"What is kept of four unseen images, {arm}"
-        caption = (
-            "First seed, images not chosen. 'Difference' is autoencoder minus image, enlarged "
-            "three times, grey where there is none; 'error map' is the size of each pixel's "
-            "error, white where it is largest in that image."
-        )
-    else:
-        largest = max(r["value"] for r in shown)
-        title = f"What each latent adds, {arm}: up to {largest:.1f} dB"
-        caption = (
-            "The output less the output with the latent at its mean, enlarged three times, grey "
-            "where nothing is added; in brackets the dB that are lost without it, over all images. "
-            "First seed, images not chosen; the latents that matter most."
-        )
+    title, caption = _told(rows, which, arm, max(r["value"] for r in shown))
     return gallery(
         f"{which}-{arm.lower().replace(', ', '-').replace(' ', '-')}",
         shown,
@@ -98,6 +106,32 @@ def _gallery(rows: Sequence[Row], which: str, arm: str) -> Figure | None:
         row="line",
         column="column",
         size=64,
+    )
+
+
+def _told(rows: Sequence[Row], which: str, arm: str, largest: float) -> tuple[str, str]:
+    """Return a gallery's title and caption; ``largest`` is the largest value in it, dB."""
+    if which == "kept":
+        return f"What is kept of four unseen images, {arm}", (
+            "First seed, images not chosen. 'Difference' is autoencoder minus image, enlarged "
+            "three times, grey where there is none; 'error map' is the size of each pixel's "
+            "error, white where it is largest in that image."
+        )
+    if which == "added":
+        return f"What each latent adds, {arm}: up to {largest:.1f} dB", (
+            "The output less the output with the latent at its mean, enlarged three times, grey "
+            "where nothing is added; in brackets the dB that are lost without it, over all images. "
+            "First seed, images not chosen; the latents that matter most."
+        )
+    ratio = mean_of(
+        records_of(rows, "effect_ratio", arm=arm, site=UNITS, part=FEATURES, against=VARYING)
+    )
+    told = "" if ratio is None else f"; {10**ratio:.2f} times a direction that varies, on average"
+    return f"What features add, {arm}: up to {largest:.2f} dB{told}", (
+        "Features of a sparse dictionary of the encoder's last maps, the six whose removal costs "
+        "most (in brackets the dB that are lost without it, over all images), each on the three "
+        "unseen images where it is most active. 'Adds': the output less the output without the "
+        "feature, enlarged three times, grey where nothing is added. First seed."
     )
 
 
@@ -126,14 +160,23 @@ def _log10(value: float | None) -> float | None:
     return math.log10(value) if value is not None and value > 0 else None
 
 
+_PLACES = {
+    "latents": (LATENT, SINGLE),
+    "units of the encoder's last maps": (UNITS, SINGLE),
+    "dictionary features of those maps": (UNITS, FEATURES),
+}
+
+
+_BESIDE = {"a random direction": (ANY,), "a direction in which it varies": (VARYING,)}
+
+
 def _losses(rows: Sequence[Row]) -> Figure | None:
-    words = {"unit": "a unit", "random": "a random direction"}
-    places = {LATENT: "the code", UNITS: "the encoder's last maps"}
+    words = {"what is named above": ("unit", "feature"), **_BESIDE}
     found = []
-    for site, place in places.items():
-        for kind, text in words.items():
+    for place, (site, part) in _PLACES.items():
+        for text, kinds in words.items():
             per: dict[tuple[str, Any], list[float]] = {}
-            for r in _by_arm(records_of(rows, "loss", site=site, kind=kind)):
+            for r in _by_arm(records_of(rows, "loss", site=site, part=part, kind=kinds)):
                 if r["value"] is not None:
                     per.setdefault((r["arm"], r["seed"]), []).append(r["value"])
             found += [
@@ -143,17 +186,24 @@ def _losses(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     told = []
-    for site, place in places.items():
-        ratio = mean_of(records_of(rows, "effect_ratio", site=site))
-        if ratio is not None:
-            told.append(f"{10**ratio:.2f} times in {place}")
+    for place, (site, part) in _PLACES.items():
+        ratios = [
+            mean_of(records_of(rows, "effect_ratio", site=site, part=part, against=against))
+            for against in (ANY, VARYING)
+        ]
+        shown = " and ".join(f"{10**ratio:.2f}" for ratio in ratios if ratio is not None)
+        if shown:
+            told.append(f"{shown} ({place})")
     return dots(
         "losses",
         found,
-        title="Taking out a unit costs, against moving as far in a random direction, "
-        f"{' and '.join(told) or 'something'}",
-        caption="Mean fall of the PSNR (dB) when one unit is set to its mean, over units; random "
-        "directions move each image as far. Ticks are seeds.",
+        title="Loss without one latent, unit or feature, in times that of a random direction, and "
+        "of one in which the maps vary: "
+        f"{', '.join(told) or 'not defined'}",
+        caption="Mean fall of the PSNR (dB) when one latent or unit is set to its mean, or a "
+        "feature of a sparse dictionary taken out, over all of them. Directions beside it move "
+        "each image at each place as far: random ones of all channels alike, and random ones with "
+        "the maps' covariance (some channels never vary). Ticks are seeds.",
         group="arm",
         facet="site",
         x_title="loss (dB)",

@@ -6,19 +6,24 @@ from terrarium.evidence.hypotheses import Hypothesis
 from terrarium.evidence.predictions import Gate, above, within
 from terrarium.evidence.quantities import Quantity, difference, per_seed
 from terrarium.studies.autoencoder.arms import (
+    ANY,
     AUTOENCODER,
+    FEATURES,
     FEW,
     LATENT,
     LOADED,
     MEAN,
+    NARROW,
     PCA,
     ROOMY,
+    SINGLE,
     TIGHT,
     UNITS,
+    VARYING,
 )
 
-MAIN = (FEW, LOADED)
-"""The arm whose optimum is attainable, or the loaded model where one is named."""
+MAIN = (FEW, NARROW, LOADED)
+"""The arm whose optimum is attainable, or the first of a folder's images, or the loaded model."""
 
 
 def reconstruction(arm: str, coder: str = AUTOENCODER) -> Quantity:
@@ -121,7 +126,7 @@ HYPOTHESES = (
         counts_for="The mean losses (dB) differ by a factor of less than 1.26 (10^0.1).",
         counts_against="By more.",
         prediction=within(
-            per_seed("effect_ratio", arm=MAIN, site=LATENT).called(
+            per_seed("effect_ratio", arm=MAIN, site=LATENT, part=SINGLE, against=ANY).called(
                 "mean loss without a latent to that of a random direction", "log10 of the ratio"
             ),
             0.1,
@@ -137,12 +142,32 @@ HYPOTHESES = (
         "(10^0.1).",
         counts_against="By less.",
         prediction=above(
-            per_seed("effect_ratio", arm=FEW, site=UNITS).called(
+            per_seed("effect_ratio", arm=FEW, site=UNITS, part=SINGLE, against=ANY).called(
                 "mean loss without a unit of the encoder's last maps to that of a random direction",
                 "log10 of the ratio",
             ),
             0.1,
         ),
         gates=(learnt(FEW),),
+    ),
+    Hypothesis(
+        name="features-matter",
+        claim="Features of a sparse dictionary of the maps before the code are what the code is "
+        "read from: taking one out costs more than moving as far in another direction in which the "
+        "maps vary.",
+        rival="A dictionary finds directions in which activations vary, and any such direction "
+        "serves as well.",
+        counts_for="The mean loss (dB) exceeds that of directions drawn with the maps' covariance, "
+        "at the same images and places, by a factor of more than 1.26 (10^0.1).",
+        counts_against="By less.",
+        prediction=above(
+            per_seed("effect_ratio", arm=MAIN, site=UNITS, part=FEATURES, against=VARYING).called(
+                "mean loss without a feature of the maps before the code to that of a direction "
+                "in which they vary",
+                "log10 of the ratio",
+            ),
+            0.1,
+        ),
+        gates=(learnt(MAIN),),
     ),
 )

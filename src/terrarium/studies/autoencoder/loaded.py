@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,12 +41,14 @@ def content_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_opens(path: Path, world: Photographs) -> None:
+def check_opens(path: Path, options: Mapping[str, Any]) -> None:
     """Open a model and its images and pass one crop through, so that faults are no failed cells.
 
-    What would take longer than a moment is left to the cells: models and folders of images above
+    ``options`` are those of `photographs_of`.  What would take longer than a moment is left to the
+    cells: models and folders of images above
     `QUICK_BYTES`.  Raises ``InputError`` (``ModelError``) with one sentence.
     """
+    world = Photographs.model_validate(options)
     images = image_files(world.folder) if world.folder else []
     crop = None
     if sum(file.stat().st_size for file in images) <= QUICK_BYTES:
@@ -63,8 +67,12 @@ def _files(path: Path) -> list[Path]:
     return [file for file in {path, partner_of(path) or path} if file.exists()]
 
 
-def photographs_of(folder: str, crop: int) -> Photographs:
-    """Return the world of crops: of a folder, or of the photographs that scikit-image ships."""
-    told = {"side": crop, "folder": str(Path(folder).expanduser()) if folder else ""}
+def photographs_of(folder: str, crop: int, reduce: int) -> dict[str, Any]:
+    """Return the options of a world of crops: of a folder, or of what scikit-image ships.
+
+    The digest of a folder's content is among them, the names of its files are not.
+    """
+    path = str(Path(folder).expanduser()) if folder else ""
+    told = {"side": crop, "folder": path, "reduce": reduce}
     world: Photographs = parse(Photographs, told, "autoencoder's images")
-    return world
+    return world.model_dump(mode="json", exclude={"names"} if folder else None)

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from terrarium.evidence.rows import Row, measured
-from terrarium.instruments.effects import Effects, exact_effects
+from terrarium.instruments.effects import Effects, How, exact_effects
 from terrarium.instruments.quantities import decibels
-from terrarium.instruments.site_features import units
+from terrarium.instruments.site_features import SiteFeatures, dictionary_features, units
 from terrarium.organisms.build import build
 from terrarium.organisms.grow import grow
 from terrarium.organisms.recipe import Recipe
@@ -30,15 +30,23 @@ from terrarium.studies.autoencoder.alignment import (
     total_shares,
 )
 from terrarium.studies.autoencoder.arms import (
+    ANY,
     AUTOENCODER,
+    FEATURES,
+    GROWN,
     LATENT,
     LOADED,
     MEAN,
     PCA,
+    SINGLE,
+    UNITS,
     UNTRAINED,
+    VARYING,
 )
 from terrarium.studies.autoencoder.baselines import decibel, fit_patch_pca
+from terrarium.studies.autoencoder.features import feature_pictures, last_maps, some
 from terrarium.studies.autoencoder.pictures import added_pictures, kept_pictures
+from terrarium.studies.site_dictionaries import Fit, activations, live, varying
 from terrarium.worlds.base import Batch
 from terrarium.worlds.images.photographs import Photographs
 
@@ -47,6 +55,10 @@ DIRECTIONS = 200
 
 FITTED = 2000
 """Training images that PCA is fitted to; of patches fewer are needed."""
+
+
+DRAWS = 4
+"""Directions in which maps vary, for each unit or feature; at most ``randoms``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,20 +85,78 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
     made = reconstructions(found)
     rows = [measured("parameters", found.parameters, unit="parameters", n=1)]
     rows += kept_rows(found.test.inputs, made)
-    if arm != LOADED:
+    if arm in GROWN:
         rows += region_rows(found.world, found.test, made[AUTOENCODER])
         rows += factor_rows(found, int(spec["rows"]), *key)
-    shown = found.test.take(np.arange(int(spec["effect_rows"])))
     for site in spec["sites"]:
-        effects = effects_at(found.network, shown.inputs, site, int(spec["randoms"]), *key)
-        rows += effect_rows(effects, site)
-        if arm != LOADED and site == LATENT:
-            rows += effect_alignment_rows(effects, factors_of(found.world, shown))
-        if spec["pictures"] and site == LATENT:
-            rows += added_pictures(found.network, shown.inputs, site, -effects.mean[0])
+        rows += site_rows(found, spec, site, *key)
     if spec["pictures"]:
         rows += kept_pictures(found.test.inputs, made, AUTOENCODER)
     return [row.with_factors(arm=arm, seed=seed) for row in rows]
+
+
+def site_rows(
+    subject: Subject, spec: Mapping[str, Any], site: str, arm: str, seed: int
+) -> list[Row]:
+    """Return what single units of a site do, and features of the maps before the code."""
+    network, shown = subject.network, subject.test.take(np.arange(int(spec["effect_rows"])))
+    at = last_maps(network, shown.inputs) if (arm, site) == (LOADED, UNITS) else site
+    if at is None:
+        why = "no block of the encoder is wider than what leaves it"
+        return [
+            _ratio_row(None, 0, why, site=site, part=part, against=against)
+            for part in (SINGLE, FEATURES)
+            for against in (ANY, VARYING)
+        ]
+    if site == UNITS:
+        rows = map_rows(subject, spec, at, shown.inputs, arm, seed)
+        return [row.with_factors(at=at) if row.metric == "loss" else row for row in rows]
+    effects = effects_at(network, shown.inputs, at, int(spec["randoms"]), arm, seed)
+    rows = effect_rows(effects, site)
+    if arm in GROWN:
+        rows += effect_alignment_rows(effects, factors_of(subject.world, shown))
+    if spec["pictures"]:
+        rows += added_pictures(network, shown.inputs, site, -effects.mean[0])
+    return rows
+
+
+def map_rows(
+    subject: Subject,
+    spec: Mapping[str, Any],
+    at: str,
+    images: NDArray[np.float32],
+    arm: str,
+    seed: int,
+) -> list[Row]:
+    """Return what units and dictionary features of the maps at ``at`` do, and pictures of it."""
+    network, most = subject.network, int(spec["most"])
+    maps = activations(network, subject.train.inputs, at)
+    fitted = Fit.of(spec).dictionary(maps, seed)
+    seen = activations(network, images, at)
+    active = live(fitted, seen) if fitted is not None else np.zeros(0, np.int64)
+    rows = [measured("live", float(len(active)), unit="features", n=int(spec["features"]))]
+    width, key = maps.shape[-1], (arm, seed)
+    taken: dict[str, tuple[SiteFeatures, How]] = {
+        SINGLE: (units(width, some(np.arange(width), most, "units", *key)), "mean")
+    }
+    if len(active):
+        chosen = some(active, most, "features", *key)
+        taken[FEATURES] = (dictionary_features(fitted, chosen), "zero")
+    else:
+        told = {"site": UNITS, "part": FEATURES}
+        rows += [_ratio_row(None, 0, "no feature is active", against=against, **told)
+                 for against in (ANY, VARYING)]  # fmt: skip
+    for part, (features, how) in taken.items():
+        randoms = int(spec["randoms"])
+        effects = exact_effects(
+            network, images, at, features, decibels(images), how=how, randoms=randoms, key=key
+        )
+        controls = varying(features, maps, min(randoms, DRAWS), part, *key)
+        beside = exact_effects(network, images, at, controls, decibels(images), how=how)
+        rows += effect_rows(effects, UNITS, part, beside)
+        if part == FEATURES and spec["pictures"]:
+            rows += feature_pictures(network, at, fitted, effects, subject.test.inputs)
+    return rows
 
 
 def _grown(spec: Mapping[str, Any], store: Store, progress: Progress) -> Subject | Row:
@@ -112,10 +182,7 @@ def _grown(spec: Mapping[str, Any], store: Store, progress: Progress) -> Subject
 def _loaded(spec: Mapping[str, Any]) -> Subject:
     seed, rows = int(spec["seed"]), int(spec["rows"])
     network = load_image_autoencoder(spec["model"])
-    told = {**spec["world"], "channels": network.channels}
-    if told["folder"]:
-        del told["names"]  # they are those of the folder's files
-    world = Photographs.model_validate(told)
+    world = Photographs.model_validate({**spec["world"], "channels": network.channels})
     return Subject(
         network,
         network.untrained(seed),
@@ -233,26 +300,36 @@ def effects_at(
     )
 
 
-def effect_rows(effects: Effects, site: str) -> list[Row]:
-    """Return the dB that are lost without each unit, and in matched random directions.
+def effect_rows(
+    effects: Effects, site: str, part: str = SINGLE, beside: Effects | None = None
+) -> list[Row]:
+    """Return the dB that are lost without each unit (or feature), and in matched directions.
 
-    ``effect_ratio``: log10 of the units' mean loss over the random directions'.
+    ``effect_ratio``: log10 of the units' mean loss over the directions'.  ``beside`` are the
+    effects of directions in which the site varies, some for each unit (`varying`).
     """
     n = effects.change.shape[2]
-    own, random = -effects.mean[0], -effects.random_mean[0].mean(axis=1)
-    rows = []
-    for kind, values in (("unit", own), ("random", random)):
-        rows += [
-            measured("loss", float(value), unit="dB", n=n, site=site, feature=name, kind=kind)
-            for name, value in zip(effects.names, values, strict=True)
-        ]
-    means = float(own.mean()), float(random.mean())
-    ratio = float(np.log10(means[0] / means[1])) if min(means) > 0 else None
-    why = "a mean loss is not above 0"
-    ratio_row = measured(
-        "effect_ratio", ratio, unit="log10 of the ratio", n=n, reason=why, site=site
-    )
-    return [*rows, ratio_row]
+    own = -effects.mean[0]
+    found = {ANY: -effects.random_mean[0].mean(axis=1)}
+    if beside is not None:
+        found[VARYING] = -beside.mean[0].reshape(-1, len(own)).mean(axis=0)
+    told: dict[str, Any] = {"site": site, "part": part}
+    rows = [
+        measured("loss", float(value), unit="dB", n=n, feature=name, kind=kind, **told)
+        for kind, values in (("unit" if part == SINGLE else "feature", own), *found.items())
+        for name, value in zip(effects.names, values, strict=True)
+    ]
+    for against, values in found.items():
+        means = float(own.mean()), float(values.mean())
+        ratio = float(np.log10(means[0] / means[1])) if min(means) > 0 else None
+        why = "a mean loss is not above 0"
+        rows.append(_ratio_row(ratio, n, why, against=against, **told))
+    return rows
+
+
+def _ratio_row(value: float | None, n: int, why: str, **factors: Any) -> Row:
+    unit = "log10 of the ratio"
+    return measured("effect_ratio", value, unit=unit, n=n, reason=why, **factors)
 
 
 def effect_alignment_rows(

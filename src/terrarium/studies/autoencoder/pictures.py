@@ -40,7 +40,7 @@ def kept_pictures(
         shown["error map"] = seen / max(float(seen.max()), 1e-12)
         db = decibel(float(error.mean()))
         rows += [
-            _picture("kept", f"{place + 1} ({db:.1f} dB)", name, x, db) for name, x in shown.items()
+            picture("kept", f"{place + 1} ({db:.1f} dB)", name, x, db) for name, x in shown.items()
         ]
     return rows
 
@@ -60,16 +60,17 @@ def added_pictures(
     for j, changes in zip(top, added, strict=True):
         line = f"latent {j} ({effects[j]:.2f} dB)"
         rows += [
-            _picture("added", line, str(place + 1), 0.5 + GAIN * change, float(effects[j]))
+            picture("added", line, str(place + 1), 0.5 + GAIN * change, float(effects[j]))
             for place, change in enumerate(changes)
         ]
     rows += [
-        _picture("added", "image", str(place + 1), image, 0.0)
+        picture("added", "image", str(place + 1), image, 0.0)
         for place, image in enumerate(images[:SHOWN])
     ]
     return rows
 
 
-def _picture(gallery: str, line: str, column: str, image: Any, value: float) -> Row:
+def picture(gallery: str, line: str, column: str, image: Any, value: float) -> Row:
+    """Return an image of a gallery ``(channels, rows, columns)`` as a row; ``value`` in dB."""
     told = {"gallery": gallery, "line": line, "column": column, "image": png_uri(image)}
     return measured("picture", value, unit="dB", n=1, **told)

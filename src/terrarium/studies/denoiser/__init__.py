@@ -42,6 +42,9 @@ def _defaults(size: Size) -> dict[str, Any]:
         "rows": 200,
         "samples": 200,
         "effect_rows": 48,
+        "features": 128,
+        "active": 8,
+        "dictionary_rows": 100_000,
     }
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {
@@ -55,6 +58,9 @@ def _defaults(size: Size) -> dict[str, Any]:
             "rows": 20,
             "samples": 20,
             "effect_rows": 8,
+            "features": 8,
+            "active": 2,
+            "dictionary_rows": 4000,
         },
         "quick": {},
         "full": {"many": 2048, "steps": 4000, "rows": 500, "samples": 500, "effect_rows": 96},
@@ -69,7 +75,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """
     least = {
         "first_seed": 0, "few": 2, "many": 2, "side": 8, "steps": 1, "batch": 1, "rows": 2,
-        "samples": 4, "effect_rows": 2,
+        "samples": 4, "effect_rows": 2, "features": 2, "active": 1, "dictionary_rows": 1000,
     }  # fmt: skip
     check_least("denoiser", settings, least)
     sizes = {name: settings[name] for name in ("few", "many", "side", "steps", "batch")}
@@ -83,9 +89,13 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
                 name: plan.recipe(law, name, seed).model_dump(mode="json") for name in networks
             }
             counts = {name: settings[name] for name in ("rows", "samples", "effect_rows")}
+            if law == GAUSSIANS:
+                names = ("features", "active", "dictionary_rows")
+                counts |= {name: settings[name] for name in names}
             told = {"law": law, "seed": seed, "pictures": seed == first}
             spec = {"recipes": recipes, **counts, **told}
             cost = 0.011 * settings["steps"] * len(networks) + 0.03 * settings["rows"]
+            cost += 6.0 if law == GAUSSIANS else 0.0
             made.append(Cell(f"{law}, seed {seed}", spec, cost))
     return made
 
@@ -116,12 +126,17 @@ STUDY = Study(
     code=(
         "terrarium.studies.denoiser.measure",
         "terrarium.studies.denoiser.effects",
+        "terrarium.studies.denoiser.features",
         "terrarium.studies.denoiser.laws",
+        "terrarium.studies.denoiser.pictures",
+        "terrarium.studies.site_dictionaries",
         "terrarium.figures.gallery",
         "terrarium.randomness",
         *code_closure("terrarium.worlds.images.mixtures"),
         "terrarium.worlds.images.judging",
         *(f"terrarium.organisms.{name}" for name in _ORGANISMS),
+        *(f"terrarium.instruments.{name}" for name in ("effects", "site_features")),
+        *code_package("terrarium.instruments.dictionaries"),
         *code_package("terrarium.readings"),
     ),
 )

@@ -23,9 +23,8 @@ from terrarium.studies.denoiser.laws import (
     SMALL,
     STANDARD,
 )
+from terrarium.studies.denoiser.removal_figures import SIGMA, first_pictures, removal_figures
 from terrarium.studies.rows_of import mean_of, records_of
-
-SIGMA = "noise level sigma"
 
 FAINT = 1e-9
 """Smaller regrets are not drawn: they are rounding, beside pixels between 0 and 1."""
@@ -43,8 +42,7 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         _frequencies(rows),
         _likelihood(rows),
         _unseen(rows),
-        _effects(rows),
-        _units(rows),
+        *removal_figures(rows),
     ]
     return [figure for figure in made if figure is not None]
 
@@ -155,15 +153,8 @@ def _name(law: str) -> str:
     return law.lower().replace(" ", "-")
 
 
-def _pictures(rows: Sequence[Row], which: str, law: str) -> list[dict[str, Any]]:
-    found = records_of(rows, "picture", gallery=which, law=law)
-    first = min((r["seed"] for r in found), default=None)
-    keep = ("line", "column", "image", "value", "seed", "law")
-    return [{name: r[name] for name in keep} for r in found if r["seed"] == first]
-
-
 def _denoised(rows: Sequence[Row], law: str) -> Figure | None:
-    shown = _pictures(rows, "denoised", law)
+    shown = first_pictures(rows, "denoised", law)
     if not shown:
         return None
     return gallery(
@@ -180,7 +171,7 @@ def _denoised(rows: Sequence[Row], law: str) -> Figure | None:
 
 
 def _samples(rows: Sequence[Row], law: str) -> Figure | None:
-    shown = _pictures(rows, "samples", law)
+    shown = first_pictures(rows, "samples", law)
     if not shown:
         return None
     share = mean_of(records_of(rows, "memorised", law=law, sampler=STANDARD))
@@ -298,75 +289,4 @@ def _unseen(rows: Sequence[Row]) -> Figure | None:
         group="law",
         facet="panel",
         x_title="log10 of squared error",
-    )
-
-
-def _effects(rows: Sequence[Row]) -> Figure | None:
-    """Mean and largest effects of removals by level."""
-    grouped: dict[tuple[Any, float, str], list[float]] = {}
-    for r in records_of(rows, "removal_effect"):
-        if r["value"] is not None:
-            grouped.setdefault((r["seed"], r["level"], r["kind"]), []).append(r["value"])
-    words = {"unit": "a unit", "random": "a matched direction"}
-    found = [
-        {
-            "seed": seed,
-            "level": level,
-            "quantity": f"{name}, {word}",
-            "value": sum(values) / len(values) if word == "mean" else max(values),
-        }
-        for kind, name in words.items()
-        for word in ("mean", "largest")
-        for (seed, level, own), values in grouped.items()
-        if own == kind
-    ]
-    if not found:
-        return None
-    ratio = mean_of(records_of(rows, "effect_ratio"))
-    told = "" if ratio is None else f": {10**ratio:.2f} times a random direction's"
-    return layer_curves(
-        "effects",
-        found,
-        title=f"What removing a hidden unit adds to the regret{told}, on average",
-        caption="Units of the dense block are set to their mean; a matched direction moves every "
-        "image as far. Regret of a whole image over sigma squared (nats per unit of ln sigma).",
-        x="level",
-        x_title=SIGMA,
-        x_scale="symlog",
-        y_title="added regret (nats)",
-        y_domain=None,
-    )
-
-
-def _units(rows: Sequence[Row]) -> Figure | None:
-    """The units that matter most, and at which level."""
-    found = [r for r in records_of(rows, "removal_effect", kind="unit") if r["value"] is not None]
-    if not found:
-        return None
-    first = min(r["seed"] for r in found)
-    own = [r for r in found if r["seed"] == first]
-    total: dict[str, float] = {}
-    for r in own:
-        total[r["feature"]] = total.get(r["feature"], 0.0) + r["value"]
-    top = sorted(total, key=lambda name: -total[name])[:8]
-    shown = [
-        {"seed": r["seed"], "level": r["level"], "quantity": r["feature"], "value": r["value"]}
-        for name in top
-        for r in own
-        if r["feature"] == name
-    ]
-    peaks = {max((r for r in shown if r["quantity"] == n), key=lambda r: r["value"])["level"]
-             for n in top}  # fmt: skip
-    told = ", ".join(f"{level:g}" for level in sorted(peaks))
-    return layer_curves(
-        "units",
-        shown,
-        title=f"The eight units that matter most have their largest effect at sigma {told}",
-        caption="Added regret when a unit is set to its mean, by noise level, first seed (nats per "
-        "unit of ln sigma).",
-        x="level",
-        x_title=SIGMA,
-        x_scale="symlog",
-        y_title="added regret (nats)",
-        y_domain=None,
     )

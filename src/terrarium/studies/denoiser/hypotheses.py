@@ -15,9 +15,11 @@ from terrarium.studies.denoiser.laws import (
     GAUSSIANS,
     LINEAR,
     MANY,
+    RANDOM,
     SMALL,
     STANDARD,
     UNTRAINED,
+    VARYING,
 )
 
 UNDECIDED = (0.4, 0.8)
@@ -179,8 +181,28 @@ HYPOTHESES = (
         "more than 1.26 (10^0.1).",
         counts_against="By less.",
         prediction=above(
-            per_seed("effect_ratio", law=GAUSSIANS).called(
+            per_seed("effect_ratio", law=GAUSSIANS, part="units", against=RANDOM).called(
                 "mean effect of removing a unit to that of a matched direction",
+                "log10 of the ratio",
+            ),
+            0.1,
+        ),
+        gates=(learnt(GAUSSIANS),),
+    ),
+    Hypothesis(
+        name="features-matter",
+        claim="Features of a sparse dictionary of the dense block's hidden units carry the "
+        "denoising: removing one does more than moving as far in another direction in which they "
+        "vary.",
+        rival="A dictionary finds directions in which activations vary, and any such direction "
+        "serves as well.",
+        counts_for="The mean effect of features exceeds that of directions drawn with the units' "
+        "covariance by a factor of more than 1.26 (10^0.1).",
+        counts_against="By less.",
+        prediction=above(
+            per_seed("effect_ratio", law=GAUSSIANS, part="features", against=VARYING).called(
+                "mean effect of removing a dictionary feature to that of a direction in which "
+                "units vary",
                 "log10 of the ratio",
             ),
             0.1,

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from terrarium.organisms.recipe import (
     DenoiserModel,
     Denoising,
@@ -14,6 +17,10 @@ from terrarium.organisms.recipe import (
     Recipe,
     Source,
 )
+from terrarium.randomness import generator
+from terrarium.worlds.images.law import ImageLaw
+
+Float64 = NDArray[np.float64]
 
 FEW, MANY, GAUSSIANS = "few images", "many images", "Gaussians"
 LAWS = (FEW, MANY, GAUSSIANS)
@@ -31,6 +38,14 @@ LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 LOWEST, HIGHEST = 0.01, 3.0
 """Range of the levels that networks train at and samples start from."""
+
+EFFECT_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Levels at which features are removed."""
+
+UNIT, RANDOM = "unit", "random"
+FEATURE, AS_FEATURE, VARYING = "feature", "as a feature", "varying"
+"""What is removed: units, and features of a dictionary; beside them directions that move images as
+far, of all channels alike, and (`VARYING`) such as activations vary in."""
 
 _MOMENTS = {FEW: (0.24, 0.09), MANY: (0.24, 0.09), GAUSSIANS: (0.4, 0.045)}
 """Mean and standard deviation of pixels over many laws of each kind, for the network's scaling."""
@@ -73,3 +88,11 @@ class Plan:
         )
         model = DenoiserModel(side=self.side, centre=centre, sigma_data=spread, **_SIZES[network])
         return Recipe(name=f"{network}, {law}", model=model, phases=(phase,))
+
+
+def noisy_images(law: ImageLaw, sigma: float, n: int, *key: str | int) -> tuple[Float64, Float64]:
+    """Return ``n`` clean images of a law and the same with noise, by key."""
+    rng = generator("noisy images", str(sigma), *key)
+    clean, _, _ = law.sample(n, rng)
+    shaped = clean.reshape(n, *law.shape)
+    return shaped, shaped + sigma * rng.standard_normal(shaped.shape)

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from terrarium.evidence.rows import Row, measured
-from terrarium.figures.gallery import png_uri
 from terrarium.organisms.build import build
 from terrarium.organisms.diffusion_sampling import draw, network_denoiser, noise_levels
 from terrarium.organisms.grow import Organism, grow
@@ -17,12 +15,7 @@ from terrarium.organisms.recipe import Recipe
 from terrarium.progress import Progress
 from terrarium.randomness import generator
 from terrarium.store import Store
-from terrarium.studies.denoiser.effects import (
-    matched_removals,
-    removal_effects,
-    site_mean,
-    unit_removals,
-)
+from terrarium.studies.denoiser.features import effect_rows, feature_rows
 from terrarium.studies.denoiser.laws import (
     EXACT,
     GAUSSIANS,
@@ -34,7 +27,11 @@ from terrarium.studies.denoiser.laws import (
     SMALL,
     STANDARD,
     UNTRAINED,
+    Float64,
+    noisy_images,
 )
+from terrarium.studies.denoiser.pictures import DIFFERENCE, address
+from terrarium.studies.site_dictionaries import Fit
 from terrarium.worlds.images.judging import (
     chi_square,
     energy_distance,
@@ -43,7 +40,6 @@ from terrarium.worlds.images.judging import (
 )
 from terrarium.worlds.images.law import ImageLaw
 
-Float64 = NDArray[np.float64]
 Denoise = Callable[[Float64, float], Float64]
 
 MEMORISED = 1 / 3
@@ -52,16 +48,8 @@ MEMORISED = 1 / 3
 SHOWN = 6
 """Images in a line of a gallery."""
 
-DIFFERENCE = "difference"
-
-GAIN = 3.0
-"""By how much differences are enlarged in a gallery."""
-
 UNSEEN = (0.1, 0.2, 0.4)
 """Levels at which images that were not trained on are denoised."""
-
-EFFECT_LEVELS = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""Levels at which features are removed."""
 
 
 def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -> list[Row]:
@@ -92,7 +80,9 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
     if law_name != GAUSSIANS:
         rows += unseen_rows(denoisers[STANDARD], first.world, int(spec["rows"]), *key)
     if law_name == GAUSSIANS:
-        rows += effect_rows(first.network(), law, int(spec["effect_rows"]), *key)
+        n, network = int(spec["effect_rows"]), first.network().eval()
+        rows += effect_rows(network, law, n, *key)
+        rows += feature_rows(network, law, Fit.of(spec), n, bool(spec["pictures"]), *key)
     if spec["pictures"]:
         rows += _pictures(denoisers, law, *key)
     return [row.with_factors(law=law_name, seed=seed) for row in rows]
@@ -108,14 +98,6 @@ def _card(name: str, organism: Organism) -> Row:
     return measured(
         "parameters", network.parameters_per_member, unit="parameters", n=1, denoiser=name
     )
-
-
-def noisy_images(law: ImageLaw, sigma: float, n: int, *key: str | int) -> tuple[Float64, Float64]:
-    """Return ``n`` clean images of a law and the same with noise, by key."""
-    rng = generator("noisy images", str(sigma), *key)
-    clean, _, _ = law.sample(n, rng)
-    shaped = clean.reshape(n, *law.shape)
-    return shaped, shaped + sigma * rng.standard_normal(shaped.shape)
 
 
 def regret_rows(
@@ -256,34 +238,6 @@ def unseen_rows(denoise: Denoise, world: Any, n: int, *key: str | int) -> list[R
     return rows
 
 
-def effect_rows(network: Any, law: ImageLaw, n: int, *key: str | int) -> list[Row]:
-    """Return what the removal of each unit of a site does to the regret, and matched directions.
-
-    In nats per unit of ln(sigma), as `regret_rows` integrates them.
-    """
-    network.eval()
-    rows: list[Row] = []
-    totals: dict[str, list[float]] = {"unit": [], "random": []}
-    for sigma in EFFECT_LEVELS:
-        _, noisy = noisy_images(law, sigma, n, "effects", *key)
-        exact = law.exact_denoiser(noisy, sigma)
-        mean = site_mean(network, noisy, sigma)
-        kinds = {"unit": unit_removals(mean), "random": matched_removals(mean, key)}
-        for kind, removals in kinds.items():
-            named = {f"{kind} {place}": removal for place, removal in enumerate(removals)}
-            effects = removal_effects(network, noisy, exact, sigma, named)
-            for name, effect in effects.items():
-                value = effect * law.size / sigma**2
-                told: dict[str, Any] = {"feature": name, "kind": kind, "level": sigma}
-                rows.append(measured("removal_effect", value, unit="nats", n=n, **told))
-            totals[kind].append(float(np.mean(list(effects.values())) * law.size / sigma**2))
-    means = {kind: float(np.trapezoid(t, np.log(EFFECT_LEVELS))) for kind, t in totals.items()}
-    ratio = float(np.log10(means["unit"] / means["random"])) if min(means.values()) > 0 else None
-    why = "a mean effect is not above 0"
-    rows.append(measured("effect_ratio", ratio, unit="log10 of the ratio", n=n, reason=why))
-    return rows
-
-
 def _pictures(denoisers: Mapping[str, Denoise], law: ImageLaw, *key: str | int) -> list[Row]:
     """Return noisy images beside what is best, what the network says, and the difference."""
     rows = []
@@ -303,19 +257,11 @@ def _pictures(denoisers: Mapping[str, Denoise], law: ImageLaw, *key: str | int) 
             measured(
                 "picture", sigma, unit="intensity", n=1, gallery="denoised",
                 line=f"sigma {sigma:g}", column=name,
-                image=_address(image[0], law, name == DIFFERENCE),
+                image=address(image[0], law, name == DIFFERENCE),
             )
             for name, image in shown.items()
         ]  # fmt: skip
     return rows
-
-
-def _address(image: Float64, law: ImageLaw, difference: bool = False) -> str:
-    """Return a picture in which the law's means reach from black to white; differences are grey."""
-    low, high = law.means.min(), law.means.max()
-    if difference:
-        return png_uri(0.5 + GAIN * image / (high - low))
-    return png_uri((image - low) / (high - low))
 
 
 def _sample_pictures(drawn: Mapping[str, Float64], law: ImageLaw) -> list[Row]:
@@ -330,7 +276,7 @@ def _sample_pictures(drawn: Mapping[str, Float64], law: ImageLaw) -> list[Row]:
             rows += [
                 measured(
                     "picture", float(far[place]), unit="intensity", n=1, gallery="samples",
-                    line=label, column=str(place + 1), image=_address(image, law),
+                    line=label, column=str(place + 1), image=address(image, law),
                 )
                 for place, image in enumerate(shown)
             ]  # fmt: skip

@@ -4,7 +4,8 @@ Question 14 of the mission.  Four kinds of coordinate networks of about equal si
 distance of a scene (and its colour in ``full``), whose right value is known at every point.  Errors
 are measured in the volume and near the surface, by part and by curvature; each hidden unit is
 taken out and the exact change compared, point by point, with matched random directions and with
-the axes of a random rotation of its layer.  ``scene`` may be a mesh or a YAML file, and
+the axes of a random rotation of its layer; so are features of a sparse dictionary of the middle
+layer.  ``scene`` may be a mesh or a YAML file, and
 ``network`` a network made elsewhere.
 """
 
@@ -57,6 +58,9 @@ def _defaults(size: Size) -> dict[str, Any]:
         "effect_points": 768,
         "randoms": 2,
         "side": 40,
+        "features": 64,
+        "active": 4,
+        "dictionary_rows": 100_000,
     }
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {
@@ -69,6 +73,9 @@ def _defaults(size: Size) -> dict[str, Any]:
             "effect_points": 64,
             "randoms": 1,
             "side": 12,
+            "features": 8,
+            "active": 2,
+            "dictionary_rows": 4000,
         },
         "quick": {},
         "full": {"colour": True, "steps": 3000, "effect_points": 1500, "randoms": 4},
@@ -83,7 +90,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """
     least = {
         "first_seed": 0, "steps": 1, "batch": 1, "rows": 100, "points": 20, "effect_points": 8,
-        "randoms": 1, "side": 4,
+        "randoms": 1, "side": 4, "features": 2, "active": 1, "dictionary_rows": 1000,
     }  # fmt: skip
     check_least("scene", settings, least)
     if settings["network"] and not settings["scene"]:
@@ -94,7 +101,13 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     shared = {
         "scene": name,
         "parts": [] if settings["scene"] else list(PARTS),
-        **{key: settings[key] for key in ("points", "effect_points", "randoms", "side")},
+        **{
+            key: settings[key]
+            for key in (
+                *("points", "effect_points", "randoms", "side"),
+                *("features", "active", "dictionary_rows"),
+            )
+        },
     }
     quantities = (
         (DISTANCE, COLOUR) if settings["colour"] and not settings["network"] else (DISTANCE,)
@@ -113,7 +126,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
             for network in GROWN:
                 recipe = plan.recipe(network, quantity).model_dump(mode="json")
                 spec = {**told, "network": network, "recipe": recipe}
-                cost = 4 + 0.006 * settings["steps"] + 0.004 * settings["effect_points"]
+                cost = 6 + 0.006 * settings["steps"] + 0.005 * settings["effect_points"]
                 made.append(Cell(f"{network}, {quantity}, seed {seed}", spec, cost))
     return made
 
@@ -182,8 +195,11 @@ STUDY = Study(
     code=(
         *(
             f"terrarium.studies.scene.{name}"
-            for name in ("layers", "loaded", "measure", "networks", "pictures", "removals")
+            for name in (
+                *("features", "layers", "loaded", "measure", "networks", "pictures", "removals"),
+            )
         ),
+        "terrarium.studies.site_dictionaries",
         "terrarium.figures.gallery",
         "terrarium.randomness",
         "terrarium.worlds.finite",
@@ -191,5 +207,6 @@ STUDY = Study(
         *(f"terrarium.organisms.{name}" for name in _ORGANISMS),
         *(f"terrarium.instruments.{name}" for name in _INSTRUMENTS),
         *code_package("terrarium.readings"),
+        *code_package("terrarium.instruments.dictionaries"),
     ),
 )

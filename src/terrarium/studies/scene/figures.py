@@ -16,6 +16,7 @@ from terrarium.figures.figure import Figure
 from terrarium.figures.gallery import gallery
 from terrarium.figures.histogram import histogram
 from terrarium.studies.rows_of import mean_of, records_of
+from terrarium.studies.scene.feature_figures import by_network, feature_figures
 from terrarium.studies.scene.networks import COLOUR, DISTANCE, LOADED, NETWORKS, QUANTITIES
 from terrarium.studies.scene.removals import MATCHED, TURNED, UNIT
 
@@ -37,13 +38,10 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         _ratios(rows),
         _footprints(rows),
         _selectivity(rows),
+        *feature_figures(rows),
         _interaction(rows),
     ]
     return [figure for figure in made if figure is not None]
-
-
-def _sorted(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(records, key=lambda r: NETWORKS.index(r["network"]))
 
 
 def _log10(value: float | None) -> float | None:
@@ -65,7 +63,7 @@ def _errors(rows: Sequence[Row], quantity: str) -> Figure | None:
         {**r, "label": of, "panel": words, "value": _log10(r["value"])}
         for region, words in REGIONS.items()
         for of in ("network", "quadratic", "linear", "untrained")
-        for r in _sorted(records_of(rows, "error", quantity=quantity, region=region, of=of))
+        for r in by_network(records_of(rows, "error", quantity=quantity, region=region, of=of))
     ]
     if not found:
         return None
@@ -125,7 +123,7 @@ def _line(record: dict[str, Any], panel: str) -> list[dict[str, Any]]:
 def _parts(rows: Sequence[Row]) -> Figure | None:
     found = [
         {**r, "label": r["part"], "value": _log10(r["value"])}
-        for r in _sorted(records_of(rows, "part_error", quantity=DISTANCE))
+        for r in by_network(records_of(rows, "part_error", quantity=DISTANCE))
     ]
     if not found:
         return None
@@ -150,7 +148,7 @@ def _parts(rows: Sequence[Row]) -> Figure | None:
 def _curvature(rows: Sequence[Row]) -> Figure | None:
     found = [
         {**r, "x": r["curvature_group"] + 1, "value": _log10(r["value"])}
-        for r in _sorted(records_of(rows, "curvature_error", quantity=DISTANCE))
+        for r in by_network(records_of(rows, "curvature_error", quantity=DISTANCE))
     ]
     if all(r["value"] is None for r in found):
         return None
@@ -178,18 +176,21 @@ def _atlas(rows: Sequence[Row], network: str, quantity: str) -> Figure | None:
     shown = [{name: r[name] for name in keep} for r in found if r["seed"] == first]
     for r in shown:  # pages have room for short labels only
         r["line"] = r["line"].replace(", covers", ";")
-    own = [r for r in shown if r["shows"] == "unit"]
+    own = [r for r in shown if r["shows"] in ("unit", "feature")]
     largest = max((r["value"] for r in own), default=0.0)
     channel = "" if quantity == DISTANCE else ", first channel"
     return gallery(
         f"atlas-{network}-{quantity}".lower().replace(" ", "-"),
         shown,
-        title=f"What the strongest units add to the {quantity}, {network}: up to {largest:.2g} %",
-        caption=f"Output with the unit, less output with it at its mean, on three slices through "
+        title=f"What the strongest units and features add to the {quantity}, {network}: up to "
+        f"{largest:.2g} %",
+        caption=f"Output with the unit, less output with it at its mean (features: without it), on "
+        f"three slices through "
         f"the middle of the box ({UNITS[quantity]}{channel}). Blue adds, vermillion takes away, "
         "each line to its own limit. '1.14: ±3 %; 20 %' is unit 14 of hidden layer 1, its limit, "
-        "and the share of the volume that it covers (footprint). The four units of each layer that "
-        "change the output most, first seed.",
+        "and the share of the volume that it covers (footprint). 'Feature 2.14' is one of a sparse "
+        "dictionary of hidden layer 2. The four of each layer that change the output most, first "
+        "seed.",
         row="line",
         column="column",
         size=64,
@@ -200,7 +201,7 @@ def _sizes(rows: Sequence[Row]) -> Figure | None:
     found = [
         {**r, "group": kind}
         for kind in KINDS
-        for r in _sorted(records_of(rows, "size_share", quantity=DISTANCE, kind=kind))
+        for r in by_network(records_of(rows, "size_share", quantity=DISTANCE, kind=kind))
     ]
     if not found:
         return None
@@ -246,8 +247,8 @@ def _pooled(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _ratios(rows: Sequence[Row]) -> Figure | None:
     found = [
         {**r, "quantity": r["network"]}
-        for r in _sorted(records_of(rows, "cost_ratio", quantity=DISTANCE))
-        if r["layer"] != "all"
+        for r in by_network(records_of(rows, "cost_ratio", quantity=DISTANCE))
+        if r["layer"] != "all" and "part" not in r
     ]
     if not found:
         return None
@@ -270,7 +271,7 @@ def _footprints(rows: Sequence[Row]) -> Figure | None:
     found = [
         {**r, "quantity": kind}
         for kind in KINDS
-        for r in _sorted(records_of(rows, "footprint", quantity=DISTANCE, kind=kind))
+        for r in by_network(records_of(rows, "footprint", quantity=DISTANCE, kind=kind))
     ]
     if not found:
         return None
@@ -300,7 +301,7 @@ def _selectivity(rows: Sequence[Row]) -> Figure | None:
         {**r, "label": kind, "group": partition}
         for kind in KINDS
         for partition in ("parts", "slabs")
-        for r in _sorted(
+        for r in by_network(
             records_of(
                 rows, "selectivity", quantity=DISTANCE, kind=kind, partition=partition, layer="all"
             )
@@ -333,7 +334,7 @@ def _interaction(rows: Sequence[Row]) -> Figure | None:
     found = [
         {**r, "quantity": r["network"], "panel": text}
         for together, text in words.items()
-        for r in _sorted(records_of(rows, "interaction", quantity=DISTANCE, together=together))
+        for r in by_network(records_of(rows, "interaction", quantity=DISTANCE, together=together))
     ]
     if not found:
         return None

@@ -82,11 +82,8 @@ def points_of(
     return Points(points, subject.error(points), half, parts, cuts, even, told)
 
 
-def layer_rows(
-    subject: Subject, count: int, randoms: int, names: Sequence[str], key: Sequence[str | int]
-) -> list[Row]:
+def layer_rows(subject: Subject, at: Points, randoms: int, key: Sequence[str | int]) -> list[Row]:
     """Return all that is measured of units and of the directions beside them."""
-    at = points_of(subject, count, names, key)
     rows: list[Row] = []
     footprints: list[float | None] = []
     for layer, site in enumerate(sites_of(subject.network), start=1):
@@ -100,40 +97,54 @@ def layer_rows(
         found = _compared({UNIT: own, MATCHED: matched, TURNED: turned}, at)
         found += _joint_rows(subject, at, site, mean, own, (*key, layer))
         found += _unit_rows(own, at)
-        footprints.append(_value(found, "footprint", kind=UNIT))
+        footprints.append(value_of(found, "footprint", kind=UNIT))
         rows += [row.with_factors(layer=layer) for row in found]
     return [*rows, *_over_layers(rows), _depth_row(footprints, at.half)]
 
 
 def _compared(change: Mapping[str, Float], at: Points) -> list[Row]:
     """Return sizes, costs, footprints and selectivity of units and of what stands beside them."""
-    n = len(at.points)
-    flat = {kind: x.reshape(-1, *x.shape[-2:]) for kind, x in change.items()}
-    costs = {kind: cost(x, at.error) for kind, x in flat.items()}
-    sizes = {kind: size(x) for kind, x in flat.items()}
-    rows, prints = [], {}
-    for kind, x in flat.items():
-        live = sizes[kind] > LIVE
-        rows.append(measured("cost", float(costs[kind].mean()), unit="%", n=n, kind=kind))
-        rows.append(measured("size", float(sizes[kind].mean()), unit="%", n=n, kind=kind))
-        rows += _bins(sizes[kind], kind)
-        area = footprint(x[live][:, : at.half])
-        prints[kind] = float(np.nanmean(area)) if np.isfinite(area).any() else None
-        logged = None if prints[kind] is None else float(np.nanmean(np.log10(area)))
-        share = "share of the volume"
-        rows.append(measured("footprint", prints[kind], unit=share, n=at.half, kind=kind))
-        rows.append(measured("log_footprint", logged, unit=f"log10 {share}", n=at.half, kind=kind))
-        rows += _selectivity_rows(x[live][:, at.half :], at, kind)
-    dead = float((sizes[UNIT] <= LIVE).mean())
-    rows.append(measured("dead", dead, unit="proportion", n=len(sizes[UNIT])))
-    first = size(change[MATCHED][:, 0]) if change[MATCHED].shape[1] else sizes[MATCHED]
-    rows.append(_ratio("cost_ratio", float(costs[UNIT].mean()), float(costs[MATCHED].mean()), n))
-    rows.append(_ratio("largest_ratio", float(sizes[UNIT].max()), float(first.max()), n))
-    rows.append(_ratio("locality", prints[TURNED], prints[UNIT], at.half))
+    rows = [row for kind, x in change.items() for row in kind_rows(kind, x, at)]
+    prints = {kind: value_of(rows, "footprint", kind=kind) for kind in change}
+    own, matched = change[UNIT], change[MATCHED]
+    sizes, n = size(own), len(at.points)
+    dead = float((sizes <= LIVE).mean())
+    rows.append(measured("dead", dead, unit="proportion", n=len(sizes)))
+    first = size(matched[:, 0] if matched.shape[1] else matched.reshape(-1, *own.shape[1:]))
+    rows.append(cost_ratio(own, matched, at))
+    rows.append(ratio("largest_ratio", float(sizes.max()), float(first.max()), n))
+    rows.append(ratio("locality", prints[TURNED], prints[UNIT], at.half))
     return rows
 
 
-def _ratio(metric: str, a: float | None, b: float | None, n: int) -> Row:
+def kind_rows(kind: str, change: Float, at: Points) -> list[Row]:
+    """Return sizes, costs, footprints and selectivity of changes ``(..., n, outputs)``."""
+    x, n = change.reshape(-1, *change.shape[-2:]), len(at.points)
+    sizes = size(x)
+    live = sizes > LIVE
+    rows = [
+        measured("cost", float(cost(x, at.error).mean()), unit="%", n=n, kind=kind),
+        measured("size", float(sizes.mean()), unit="%", n=n, kind=kind),
+        *_bins(sizes, kind),
+    ]
+    area = footprint(x[live][:, : at.half])
+    found = np.isfinite(area).any()
+    covered = float(np.nanmean(area)) if found else None
+    logged = float(np.nanmean(np.log10(area))) if found else None
+    share = "share of the volume"
+    rows.append(measured("footprint", covered, unit=share, n=at.half, kind=kind))
+    rows.append(measured("log_footprint", logged, unit=f"log10 {share}", n=at.half, kind=kind))
+    return [*rows, *_selectivity_rows(x[live][:, at.half :], at, kind)]
+
+
+def cost_ratio(own: Float, matched: Float, at: Points) -> Row:
+    """Return log10 of the mean cost of changes over that of matched directions."""
+    mine, other = (float(cost(x, at.error).mean()) for x in (own, matched))
+    return ratio("cost_ratio", mine, other, len(at.points))
+
+
+def ratio(metric: str, a: float | None, b: float | None, n: int) -> Row:
+    """Return log10 of a ratio as a row, undefined unless both are above 0."""
     defined = a is not None and b is not None and min(a, b) > 0
     value = float(np.log10(a / b)) if defined and a and b else None
     return measured(
@@ -158,6 +169,7 @@ def _bins(sizes: Float, kind: str) -> list[Row]:
 
 def _selectivity_rows(change: Float, at: Points, kind: str) -> list[Row]:
     """Return the mean selectivity for parts, and for slabs that ignore them."""
+    change = change[(change != 0).any(axis=(1, 2))]
     several = len(at.even) > 1 and len(change) > 0
     partitions = {"parts": [at.parts], "slabs": at.cuts}
     rows = []
@@ -196,7 +208,7 @@ def _joint_rows(
         why = "the layer has too few live units"
         rows.append(measured("interaction", value, unit="", n=n, reason=why, together=together))
         pair = np.mean(costs, axis=0) if costs else (None, None)
-        rows.append(_ratio("joint_cost", pair[0], pair[1], n).with_factors(together=together))
+        rows.append(ratio("joint_cost", pair[0], pair[1], n).with_factors(together=together))
     return rows
 
 
@@ -244,7 +256,7 @@ def _over_layers(rows: Sequence[Row]) -> list[Row]:
 
 def _depth_row(footprints: Sequence[float | None], n: int) -> Row:
     several = len(footprints) > 1
-    return _ratio(
+    return ratio(
         "depth_locality",
         footprints[0] if several else None,
         footprints[-1] if several else None,
@@ -252,7 +264,8 @@ def _depth_row(footprints: Sequence[float | None], n: int) -> Row:
     )
 
 
-def _value(rows: Sequence[Row], metric: str, **factors: str) -> float | None:
+def value_of(rows: Sequence[Row], metric: str, **factors: str | int) -> float | None:
+    """Return the value of the first row of ``metric`` at these factors, None without one."""
     for row in rows:
         if row.metric == metric and all(row.factors.get(k) == v for k, v in factors.items()):
             return row.value

@@ -17,7 +17,8 @@ from terrarium.organisms.recipe import Recipe
 from terrarium.progress import Progress
 from terrarium.randomness import generator
 from terrarium.store import Store
-from terrarium.studies.scene.layers import layer_rows
+from terrarium.studies.scene.features import layer_dictionary
+from terrarium.studies.scene.layers import layer_rows, points_of
 from terrarium.studies.scene.loaded import open_network
 from terrarium.studies.scene.networks import DISTANCE, LOADED
 from terrarium.studies.scene.pictures import atlas_rows, slice_rows
@@ -80,10 +81,13 @@ def measure_cell(spec: Mapping[str, Any], store_home: str, progress: Progress) -
     rows = [measured("parameters", found.parameters, unit="parameters", n=1)]
     rows += error_rows(found, *key)
     rows += place_rows(found, spec["parts"], *key)
-    rows += layer_rows(found, int(spec["effect_points"]), int(spec["randoms"]), spec["parts"], key)
+    at = points_of(found, int(spec["effect_points"]), spec["parts"], key)
+    rows += layer_rows(found, at, int(spec["randoms"]), key)
+    dictionary = layer_dictionary(found, spec, *key)
+    rows += dictionary.rows(at, rows, int(spec["randoms"]), key)
     if spec["pictures"]:
         rows += slice_rows(found, int(spec["side"]))
-        rows += atlas_rows(found, rows)
+        rows += atlas_rows(found, rows, dictionary)
     return [row.with_factors(**factors) for row in rows]
 
 

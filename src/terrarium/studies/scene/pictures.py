@@ -14,6 +14,7 @@ from terrarium.studies.scene.layers import sites_of
 from terrarium.studies.scene.removals import Float, centred, changes, says, site_mean
 
 if TYPE_CHECKING:
+    from terrarium.studies.scene.features import LayerDictionary
     from terrarium.studies.scene.measure import Subject
 
 STRONGEST = 4
@@ -70,8 +71,8 @@ def slice_rows(subject: Subject, side: int) -> list[Row]:
     return rows
 
 
-def atlas_rows(subject: Subject, rows: Sequence[Row]) -> list[Row]:
-    """Return pictures of what the strongest units of each layer add on three slices.
+def atlas_rows(subject: Subject, rows: Sequence[Row], dictionary: LayerDictionary) -> list[Row]:
+    """Return pictures of what the strongest units and features add on three slices.
 
     ``rows`` hold each unit's size and footprint.  Colours run from minus to plus the largest
     size on a line's three slices: vermillion takes away, blue adds.
@@ -97,6 +98,12 @@ def atlas_rows(subject: Subject, rows: Sequence[Row]) -> list[Row]:
             told = "" if area is None else f", covers {100 * float(area):.0f} %"
             label = f"{layer}.{row.factors['number']}"
             made += _line("unit", label, -change * subject.scale, shapes, told)
+    strongest = np.argsort(-dictionary.sizes, kind="stable")[:STRONGEST]
+    chosen = dictionary.live[strongest].tolist()
+    if chosen:
+        removed, _ = dictionary.changes(points, chosen, 0)
+        for j, change in zip(chosen, removed[..., 0], strict=True):
+            made += _line("feature", f"feature {dictionary.layer}.{j}", -change, shapes)
     return made
 
 

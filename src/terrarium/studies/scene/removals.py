@@ -24,6 +24,8 @@ from terrarium.readings.hooks import capture, edit
 Float = NDArray[np.float64]
 
 UNIT, MATCHED, TURNED = "unit", "matched direction", "turned unit"
+FEATURE, AS_FEATURE = "feature", "matched to a feature"
+"""Features of a sparse dictionary of a layer, and directions that move points as far as they do."""
 
 
 @torch.no_grad()
