@@ -21,7 +21,7 @@ from terrarium.instruments.dictionaries.penalised import (
 from terrarium.instruments.dictionaries.rows import batches, centre_and_size
 from terrarium.instruments.dictionaries.selecting import Selecting
 from terrarium.instruments.dictionaries.train import Adam, Alive, Training, _resample
-from terrarium.instruments.dictionaries.weights import Weights
+from terrarium.instruments.dictionaries.weights import Usual, Weights
 
 M, D, N = 40, 9, 300
 DEAD = np.array([3, 10, 11, 29, 38])
@@ -300,14 +300,28 @@ def test_dead_latents_are_pointed_at_badly_reconstructed_rows():
 
 def test_rates_rise_and_fall():
     training = Training(samples=1000, batch=10, lr=1.0, warmup=0.1, decay=0.2)
-    rates = [training.rate(step, 64) for step in range(training.steps)]
+    usual = Usual(4e-3, hurry=2.0, most=1e-2)
+    rates = [training.rate(step, 64, usual) for step in range(training.steps)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert rates[9:81] == [1.0] * 72
     assert rates[-1] == pytest.approx(1 / 20)
-    assert Training().rate(400, 4096) == pytest.approx(2e-3)
+    assert Training().rate(400, 4096, usual) == pytest.approx(2e-3)
     few = Training(samples=100 * 2048)
-    assert few.rate(50, 4096) == pytest.approx(4e-3)
-    assert few.rate(50, 64) == 1e-2
+    assert few.rate(50, 4096, usual) == pytest.approx(4e-3)
+    assert few.rate(50, 64, usual) == 1e-2
+
+
+def test_biases_step_as_if_coordinates_had_variance_one():
+    made, x = weights(), rows()
+    before = {name: t.clone() for name, t in made.all().items()}
+    objective = Selecting(made, 2, False, (M,), 0.0, 1)
+    adam = Adam(made.all(), {"b_enc": objective.usual.biases, "b_dec": objective.usual.biases})
+    objective.step(x, np.array([], np.int64))
+    adam.step(0.1)
+    # Adam's first step is the rate itself wherever there is a slope
+    moved = {name: float((t - before[name]).abs().max()) for name, t in made.all().items()}
+    assert moved["w_enc"] == pytest.approx(0.1, rel=1e-3)
+    assert moved["b_dec"] == pytest.approx(0.1 / np.sqrt(x.shape[1]), rel=1e-3)
 
 
 def test_centre_and_size_by_hand():

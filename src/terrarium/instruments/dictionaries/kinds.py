@@ -297,14 +297,7 @@ def _selecting(
     d = problem.x.shape[1]
     revived = max(1, d // 2) if spec.auxiliary_latents is None else spec.auxiliary_latents
     weights = Weights.drawn(spec.features, d, rng, problem.mean_square)
-    objective = Selecting(weights, spec.active, by_batch, prefixes, spec.auxiliary, revived)
-    # Random directions overshoot: the encoder starts at the scale that reconstructs best.
-    some = (problem.x[: spec.training.batch] - problem.centre) / problem.size
-    shown = torch.from_numpy(some.astype(np.float32))
-    reached = objective.reconstruct(shown)
-    size = float(reached.square().sum())
-    weights.w_enc.mul_(float((shown * reached).sum()) / size if size > 0 else 1.0)
-    return objective
+    return Selecting(weights, spec.active, by_batch, prefixes, spec.auxiliary, revived)
 
 
 def _threshold(

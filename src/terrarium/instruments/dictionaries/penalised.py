@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 
 from terrarium.instruments.dictionaries.active import Int
-from terrarium.instruments.dictionaries.weights import Step, Weights
+from terrarium.instruments.dictionaries.weights import Step, Usual, Weights
 
 BLOCK = 1 << 19
 """Pre-activations that are looked at together: 2 MB, so that what is kept for the way back stays
@@ -75,6 +75,11 @@ class Penalised:
 
     weights: Weights
     loss: Loss
+
+    @property
+    def usual(self) -> Usual:
+        """The rates where none is given."""
+        return Usual(4e-3, hurry=2.0, most=1e-2)
 
     def step(self, x: Tensor, dead: Int, sparsity: float = 1.0) -> Step:
         """Set gradients for the batch ``x`` ``(n, d)``; ``sparsity`` scales the penalty.

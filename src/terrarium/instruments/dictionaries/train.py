@@ -14,7 +14,7 @@ from torch import Tensor
 
 from terrarium.errors import InputError
 from terrarium.instruments.dictionaries.rows import batches
-from terrarium.instruments.dictionaries.weights import Step, Weights
+from terrarium.instruments.dictionaries.weights import Step, Usual, Weights
 from terrarium.organisms.kernels import fast_float32, kept_memory
 from terrarium.progress import Progress, Silent
 
@@ -38,10 +38,10 @@ class Training:
     batch:
         Rows per step.
     lr:
-        Learning rate of Adam; None stands for ``4e-3 sqrt(1024 / features)`` (Gao et al. 2024,
-        sec. A.3, scale it with the inverse root of the number of latents), up to twice that
-        where there are fewer than 800 steps, at most 1e-2.  Larger rates reach a lower error in
-        few steps and leave more latents dead.
+        Learning rate of Adam; None stands for the objective's own at 1,024 latents times
+        ``sqrt(1024 / features)`` (Gao et al. 2024, sec. A.3, scale it with the inverse root of
+        the number of latents), more where there are fewer than 800 steps (``Usual``).  Larger
+        rates reach a lower error in few steps and leave more latents dead.
     warmup, decay:
         Shares of the steps over which the rate rises from 0, and falls to 0 at the end, linearly.
     sparsity_warmup:
@@ -82,11 +82,11 @@ class Training:
         """Number of steps."""
         return -(-self.samples // self.batch)
 
-    def rate(self, step: int, features: int) -> float:
+    def rate(self, step: int, features: int, usual: Usual) -> float:
         """Return the learning rate of the given step, counted from 0."""
-        hurry = min(2.0, max(1.0, math.sqrt(800 / self.steps)))
-        usual = min(1e-2, 4e-3 * math.sqrt(1024 / features) * hurry)
-        peak = usual if self.lr is None else self.lr
+        hurry = min(usual.hurry, max(1.0, math.sqrt(800 / self.steps)))
+        own = min(usual.most, usual.rate * math.sqrt(1024 / features) * hurry)
+        peak = own if self.lr is None else self.lr
         rise = (step + 1) / max(1.0, self.warmup * self.steps)
         fall = (self.steps - step) / max(1.0, self.decay * self.steps)
         return peak * min(1.0, rise, fall)
@@ -100,6 +100,10 @@ class Objective(Protocol):
     """What is trained: weights, and a step that sets their gradients."""
 
     weights: Weights
+
+    @property
+    def usual(self) -> Usual:
+        """The rates at which it trains where the user gives none."""
 
     def step(self, x: Tensor, dead: Int, sparsity: float = 1.0) -> Step:
         """Set the gradients of a batch ``(n, d)``."""
@@ -132,13 +136,14 @@ class Alive:
 
 @dataclass
 class Adam:
-    """Adam (Kingma & Ba 2015, algorithm 1) over named tensors.
+    """Adam (Kingma & Ba 2015, algorithm 1) over named tensors, some at a share of the rate.
 
     ``torch.optim`` imports a compiler at its first step, which takes longer than many a
     dictionary.
     """
 
     tensors: Mapping[str, Tensor]
+    shares: Mapping[str, float] = field(default_factory=dict)
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-9
 
@@ -159,7 +164,7 @@ class Adam:
             self.first[name].lerp_(slope, 1 - one)
             self.second[name].mul_(two).addcmul_(slope, slope, value=1 - two)
             spread = self.second[name].sqrt().div_(root).add_(self.epsilon)
-            tensor.addcdiv_(self.first[name], spread, value=-size)
+            tensor.addcdiv_(self.first[name], spread, value=-size * self.shares.get(name, 1.0))
 
     def forget(self, latents: Tensor, names: Iterable[str]) -> None:
         """Set the moments of some latents to 0."""
@@ -198,8 +203,8 @@ def train(
 
     Raises ``InputError`` where the loss stops being a number.
     """
-    weights, shown = objective.weights, progress or Silent()
-    adam = Adam(weights.all())
+    weights, shown, usual = objective.weights, progress or Silent(), objective.usual
+    adam = Adam(weights.all(), dict.fromkeys(("b_enc", "b_dec"), usual.biases))
     alive = Alive(weights.latents, min(training.dead_after, max(1, training.samples // 8)))
     moments = {int(share * training.steps) for share in RESAMPLE_AT} if resample else set()
     every = max(1, training.steps // REPORTS)
@@ -216,7 +221,7 @@ def train(
                 raise InputError(f"{name}: the loss is {found.loss}; give a lower learning rate.")
             if unit:
                 weights.keep_unit()
-            adam.step(training.rate(step, weights.latents))
+            adam.step(training.rate(step, weights.latents, usual))
             if unit:
                 weights.make_unit()
             alive.see(found.fired, len(batch))
