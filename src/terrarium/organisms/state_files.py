@@ -73,7 +73,7 @@ def tensor_at(state: Mapping[str, Any], name: str, shape: tuple[int, ...], where
             f"{where}: '{name}' has the shape {tuple(tensor.shape)} and the spec asks for {shape}; "
             "use the spec that belongs to the weights."
         )
-    values = tensor.detach().float()
+    values: Tensor = tensor.detach().float()
     if not bool(torch.isfinite(values).all()):
         raise ModelError(f"{where}: '{name}' holds NaN or infinity; use weights that are whole.")
     return values
