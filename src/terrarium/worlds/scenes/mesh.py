@@ -18,6 +18,7 @@ from terrarium.errors import InputError
 from terrarium.worlds.scenes.colours import Frozen
 from terrarium.worlds.scenes.jet import Floats
 from terrarium.worlds.scenes.lights import Light
+from terrarium.worlds.scenes.mesh_curvature import vertex_curvature
 from terrarium.worlds.scenes.mesh_files import checksum, needs_vision
 from terrarium.worlds.scenes.mesh_surface import Surface, read_surface
 from terrarium.worlds.scenes.scene import Hits, Lights
@@ -178,11 +179,7 @@ class MeshScene:
     @functools.cached_property
     def _vertex_curvature(self) -> Floats:
         surface = self.surface_mesh
-        # a quadric fitted to the neighbourhood of five rings (Panozzo et al. 2010)
-        _, _, most, least, bad = _igl().principal_curvature(surface.vertices, surface.faces)
-        mean = np.asarray((most + least) / 2)
-        mean[np.asarray(bad, dtype=np.int64)] = np.nan
-        return mean
+        return vertex_curvature(_igl(), surface.vertices, surface.faces)
 
     @functools.cached_property
     def _pieces(self) -> NDArray[np.int64]:
@@ -255,7 +252,8 @@ class MeshScene:
         """Return the mean curvature ``(n,)``, 1 / unit, at the nearest point of the mesh.
 
         Fitted at vertices by libigl (``principal_curvature``) and interpolated; NaN where the fit
-        failed.  On a coarse mesh it is that of a surface smoother than the mesh.
+        failed and where the mesh has no thickness.  On a coarse mesh it is that of a surface
+        smoother than the mesh.
         """
         near = self.nearest(points)
         at_corners = self._vertex_curvature[self.surface_mesh.faces[near.face]]

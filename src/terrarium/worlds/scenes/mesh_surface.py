@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 
 from terrarium.errors import InputError
 from terrarium.worlds.scenes.jet import Floats
+from terrarium.worlds.scenes.mesh_curvature import thickness_notes
 from terrarium.worlds.scenes.mesh_files import needs_vision, opened
 from terrarium.worlds.scenes.texture import Wear, dressed, read_texture
 
 Faces = NDArray[np.int64]
+
+
+EXTENTS = (1e-9, 1e9)
+"""Smallest and largest longest side of a mesh's box, units, that its answers are exact for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,8 @@ def read_surface(path: Path, texture: Path | None = None) -> Surface:
     Vertices at the same place become one.  Faces without area and repeated faces are left out,
     faces that are turned against their neighbours are turned round, and so are closed pieces that
     are inside out; each is told in ``notes``.  Raises ``InputError`` in one sentence for what
-    cannot be mended: no faces, coordinates that are no numbers, surfaces without two sides.
+    cannot be mended: no faces, coordinates that are no numbers, an extent beyond `EXTENTS`,
+    surfaces without two sides.
     """
     override = None if texture is None else read_texture(texture)
     points, corners, uv, rgb, which, notes = [], [], [], [], [], list[str]()
@@ -47,7 +53,8 @@ def read_surface(path: Path, texture: Path | None = None) -> Surface:
         vertices = np.asarray(geometry.vertices, dtype=np.float64)
         faces = np.asarray(geometry.faces, dtype=np.int64)
         _check(path, vertices, faces)
-        points.append(vertices @ place[:3, :3].T + place[:3, 3])
+        with np.errstate(over="ignore", invalid="ignore"):  # told by `_check_extent`
+            points.append(vertices @ place[:3, :3].T + place[:3, 3])
         if np.linalg.det(place[:3, :3]) < 0:  # a mirror turns faces round
             faces = faces[:, [0, 2, 1]]
         corners.append(faces + start)
@@ -62,14 +69,17 @@ def read_surface(path: Path, texture: Path | None = None) -> Surface:
         notes += [note for note in worn.notes if note not in notes]
     wear = Wear(np.concatenate(uv), np.concatenate(rgb), np.concatenate(which), tuple(images))
     vertices, faces = _welded(np.concatenate(points), np.concatenate(corners))
+    _check_extent(path, vertices[np.unique(faces)])
     kept, told = _sound(path, vertices, faces)
     faces, wear = faces[kept], wear.take(kept)
     turned, more = _turned(path, vertices, faces)
     faces = np.where(turned[:, None], faces[:, [0, 2, 1]], faces)
     edges = _Edges.of(faces)
     holes = int((edges.count == 1).sum())
-    notes = [*told, *more, *_flags(edges, holes), *notes]
-    return Surface(*_compact(vertices, faces), wear.turned(turned), holes, tuple(notes))
+    vertices, faces = _compact(vertices, faces)
+    thin = thickness_notes(vertices, faces)
+    notes = [*told, *more, *_flags(edges, holes), *thin, *notes]
+    return Surface(vertices, faces, wear.turned(turned), holes, tuple(notes))
 
 
 def _check(path: Path, vertices: Floats, faces: Faces) -> None:
@@ -87,6 +97,17 @@ def _check(path: Path, vertices: Floats, faces: Faces) -> None:
         )
     vertices.flags.writeable = True
     vertices[bad] = 0.0  # no face uses them; they are dropped below
+
+
+def _check_extent(path: Path, vertices: Floats) -> None:
+    """Refuse a mesh beyond `EXTENTS`; one without any extent is told by `_sound`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        extent = float(np.ptp(vertices, axis=0).max())
+    if extent and not EXTENTS[0] <= extent <= EXTENTS[1]:
+        raise InputError(
+            f"{path} is {extent:.3g} units across; expected from {EXTENTS[0]:g} to {EXTENTS[1]:g}: "
+            "delete stray vertices or scale the mesh in the 3D program and export again."
+        )
 
 
 def _welded(points: Floats, corners: Faces) -> tuple[Floats, Faces]:
