@@ -7,19 +7,13 @@ Third parties add theirs through entry points in the group ``terrarium.<kind>``
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from terrarium.errors import InputError, did_you_mean
 
 T = TypeVar("T")
-
-_MORE: Mapping[str, Mapping[str, str]] = {
-    "worlds": {"radiance_views": "terrarium.organisms.radiance_views:RadianceViews"},
-}
-"""Kinds to built-in things that are not named beside their kind: `terrarium.worlds.base` is part of
-every organism's key, so that one more name there regrows them all."""
 
 
 class Registry(Generic[T]):
@@ -36,7 +30,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, builtin: dict[str, str]) -> None:
         self.kind = kind
-        self._targets = {**builtin, **_MORE.get(kind, {})}
+        self._targets = dict(builtin)
         self._loaded: dict[str, T] = {}
         self._scanned = False
 

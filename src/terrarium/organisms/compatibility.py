@@ -90,9 +90,8 @@ def _check_world(where: str, model: Any, source: Source) -> None:
 
 
 def _example(world: Any, split: str) -> Batch:
-    if getattr(world, "pool", 0):
-        # one example needs no pool, whose answers take time to work out
-        world = world.model_copy(update={"pool": 0})
+    # one example needs no finite set of them, whose answers take time to work out
+    world = getattr(world, "inner", world)
     drawn: Batch = world.sample(1, generator("example"), split)
     return drawn
 

@@ -227,6 +227,7 @@ worlds: Registry[Any] = Registry(
         "picture": "terrarium.worlds.picture:Picture",
         "finite": "terrarium.worlds.finite:Finite",
         "network_field": "terrarium.organisms.network_field:NetworkField",
+        "radiance_views": "terrarium.organisms.radiance_views:RadianceViews",
         "bandit": "terrarium.worlds.bandit:Bandit",
         "chat": "terrarium.worlds.chat:Chat",
         "memories": "terrarium.worlds.memories:Memories",
