@@ -9,19 +9,20 @@ from terrarium.evidence.checks import Check, bound_check, gate_check
 from terrarium.evidence.quantities import per_seed
 from terrarium.evidence.rows import Row
 from terrarium.figures.cards import Card, cards_from_rows
-from terrarium.studies.frobnoloids.hypotheses import LEVEL, fraction, learnt
-from terrarium.studies.frobnoloids.organisms import KINDS, RANDOM
+from terrarium.studies.frobnoloids.hypotheses import LEVEL, fraction, kinds_of, learnt
+from terrarium.studies.frobnoloids.organisms import RANDOM
 
 
 def checks(rows: Sequence[Row]) -> list[Check]:
     """Return the gates as checks, the planted controls of each kind, and the null of importance."""
+    kinds = kinds_of(rows)
     made = [
         gate_check(
             f"the organism learnt to {objective} {modality}", learnt(modality, objective), rows
         )
-        for modality, objective in KINDS
+        for modality, objective in kinds
     ]
-    for modality, objective in KINDS:
+    for modality, objective in kinds:
         task = f"{objective} {modality}"
         levels = {"modality": modality, "objective": objective}
         made.append(

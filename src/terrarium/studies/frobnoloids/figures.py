@@ -11,7 +11,9 @@ from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
 from terrarium.figures.gallery import gallery
 from terrarium.figures.scatter import scatter
-from terrarium.studies.frobnoloids.organisms import KINDS, RANDOM, TRAINED
+from terrarium.studies.frobnoloids.circuit_figures import members, names
+from terrarium.studies.frobnoloids.hypotheses import kinds_of
+from terrarium.studies.frobnoloids.organisms import ALL_KINDS, POINTS, RANDOM, TRAINED
 from terrarium.studies.rows_of import mean_of, records_of
 
 CALLED, OTHER, NETWORK = "frobnoloid", "another feature", "random network"
@@ -23,8 +25,10 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         _plane(rows),
         _fractions(rows),
         _scores(rows),
-        *(_gallery(rows, *kind) for kind in KINDS),
+        *(_gallery(rows, *kind) for kind in ALL_KINDS),
         _circuits(rows),
+        members(rows),
+        names(rows),
         _controls(rows),
     ]
     return [figure for figure in made if figure is not None]
@@ -35,7 +39,7 @@ def _task(record: dict[str, Any]) -> str:
 
 
 def _by_kind(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(records, key=lambda r: KINDS.index((r["modality"], r["objective"])))
+    return sorted(records, key=lambda r: ALL_KINDS.index((r["modality"], r["objective"])))
 
 
 def _log(value: float) -> float:
@@ -100,7 +104,7 @@ def _fractions(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     told = []
-    for kind in KINDS:
+    for kind in kinds_of(rows):
         value = _told_fraction(rows, TRAINED, kind)
         if value is not None:
             told.append(f"{value:.0%} {kind[1]} {kind[0]}")
@@ -179,14 +183,24 @@ def _gallery(rows: Sequence[Row], modality: str, objective: str) -> Figure | Non
         " 'Adds': the output less the output without the feature, enlarged three times, grey where "
         "nothing is added."
     )  # fmt: skip
+    caption = (
+        "First seed: the three features with the greatest strength, on the images where each is "
+        "most active: the image as the network is given it, the patch that the most active place "
+        f"sees, the feature's map (white: its largest value).{what} In brackets what names explain."
+    )
+    if modality == POINTS:
+        caption = (
+            "First seed: the three units with the greatest strength, on a slice through the middle "
+            "of the scene: the exact distance (grey on the surface, darker inside), the unit (white: "
+            "its largest value), and what the unit adds to the distance that the network says (grey "
+            "where nothing), each on a scale of its own. In brackets what names explain."
+        )
     return gallery(
-        f"gallery-{objective}",
+        f"gallery-{objective}".replace(" ", "-"),
         shown,
-        title=f"What the strongest features of {objective} respond to: {told}",
-        caption="First seed: the three features with the greatest strength, on the images where "
-        "each is most active: the image as the network is given it, the patch that the most active "
-        f"place sees, the feature's map (white: its largest value).{what} In brackets what names "
-        "explain.",
+        title=f"What the strongest {'units' if modality == POINTS else 'features'} of {objective} "
+        f"respond to: {told}",
+        caption=caption,
         row="line",
         column="column",
         size=44,
