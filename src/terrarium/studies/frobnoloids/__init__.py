@@ -41,7 +41,8 @@ QUESTION = (
 )
 
 FRESH_SEED = 20
-"""Seeds below were in view: 0 to 2 while budgets were set, 10 to 14 in a first run (decision 012)."""
+"""Seeds below were in view: 0 to 2 while budgets were set, 10 to 14 in a first run; see decision
+012."""
 
 GUESTS: Mapping[str, tuple[str, str]] = {
     QUIRKY[0]: QUIRKY,

@@ -90,8 +90,8 @@ def names(rows: Sequence[Row]) -> Figure | None:
         "frequencies",
         sorted(found, key=lambda r: r["label"]),
         title=f"What a network's own frequencies name of its units: {', '.join(parts)}",
-        caption="Mean held-out R² of the units of the second hidden layer, over blocks of space: by "
-        "coordinates, their products and the scene (distance, normals, curvature, part, colour, "
+        caption="Mean held-out R² of the units of the second hidden layer, over blocks of space: "
+        "by coordinates, their products and the scene (distance, normals, curvature, part, colour, "
         "border), and with the network's own waves (harmonics and beats of its frequencies; a "
         "grid's phases). Ticks are seeds.",
         group="group",

@@ -84,7 +84,7 @@ def _plane(rows: Sequence[Row]) -> Figure | None:
         "plane",
         found,
         title=f"{count} of {trained} features are nameless but useful, {wrong} in random networks",
-        caption="A point is a feature of a dictionary. Importance: how much worse the output gets "
+        caption="A point is a feature of a dictionary, or a unit of a coordinate network. Importance: how much worse the output gets "
         "without it, in standard deviations of random directions of the same displacement, as "
         f"sign × log10(1 + size). Nameability: held-out R² of the best names.{told}",
         facet="panel",
@@ -190,10 +190,11 @@ def _gallery(rows: Sequence[Row], modality: str, objective: str) -> Figure | Non
     )
     if modality == POINTS:
         caption = (
-            "First seed: the three units with the greatest strength, on a slice through the middle "
-            "of the scene: the exact distance (grey on the surface, darker inside), the unit (white: "
-            "its largest value), and what the unit adds to the distance that the network says (grey "
-            "where nothing), each on a scale of its own. In brackets what names explain."
+            "First seed: the three units with the greatest strength, on a slice through the "
+            "middle of the scene: the exact distance (grey on the surface, darker inside), the "
+            "unit (white: its largest value), and what the unit adds to the distance that the "
+            "network says (grey where nothing), each on a scale of its own. In brackets what "
+            "names explain."
         )
     return gallery(
         f"gallery-{objective}".replace(" ", "-"),

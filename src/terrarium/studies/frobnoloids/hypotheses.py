@@ -123,6 +123,28 @@ def any_in_random() -> Quantity:
     return Quantity("share of random networks with any frobnoloid", reduce)
 
 
+def important_in_random() -> Quantity:
+    """Share of all live features of a seed's random networks that matter at p of at most 0.05."""
+    selection = where("share", variant=RANDOM, score="important by p alone")
+
+    def reduce(rows: Sequence[Row]) -> PerSeed:
+        found: dict[Seed, list[Row]] = {}
+        for row in selection.matching(rows):
+            found.setdefault(row.factors.get(SEED), []).append(row)
+        made: dict[Seed, float | Missing] = {}
+        for seed, mine in found.items():
+            known = [(row.value, row.n) for row in mine if row.value is not None]
+            count = sum(n for _, n in known)
+            made[seed] = (
+                sum(value * n for value, n in known) / count
+                if count
+                else Missing("no random network has a live feature")
+            )
+        return made
+
+    return Quantity("share of features important by p alone (all kinds, random)", reduce)
+
+
 def faithful(modality: str, circuit: str) -> Quantity:
     """Share of variance that circuits of frobnoloids keep, on examples that did not choose them.
 
@@ -166,8 +188,8 @@ GUESTS: tuple[Hypothesis, ...] = (
         name="arithmetic-is-more-named",
         claim="A smaller share of features is nameless but useful in the organism of says-knows, "
         "whose world labels all that decides what is said, than in networks of images.",
-        rival="Labels name what goes in and out, not what is made of it in between; or its features "
-        "are not regular, and none is a frobnoloid for that reason.",
+        rival="Labels name what goes in and out, not what is made of it in between; or its "
+        "features are not regular, and none is a frobnoloid for that reason.",
         counts_for="The mean over classifiers and autoencoders of images is larger.",
         counts_against="It is smaller.",
         prediction=above(
@@ -184,9 +206,10 @@ GUESTS: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         name="scenes-are-more-named",
-        claim="A smaller share of units is nameless but useful in coordinate networks, whose scene "
-        "and frequencies are computable at every point, than of features in autoencoders of images.",
-        rival="Units are where a network's own coordinates are, and no name of the scene fits them.",
+        claim="A smaller share of units is nameless but useful in coordinate networks, whose "
+        "scene and frequencies are computable at every point, than of features in autoencoders of "
+        "images.",
+        rival="Units are coordinates of the network's own making, and no name of the scene fits.",
         counts_for="The share in autoencoders of images is larger than in SIREN and hash grid.",
         counts_against="It is smaller.",
         prediction=above(
@@ -277,4 +300,12 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     *GUESTS,
 )
 
-__all__ = ["HYPOTHESES", "LEVEL", "any_in_random", "fraction", "kinds_of", "learnt"]
+__all__ = [
+    "HYPOTHESES",
+    "LEVEL",
+    "any_in_random",
+    "fraction",
+    "important_in_random",
+    "kinds_of",
+    "learnt",
+]

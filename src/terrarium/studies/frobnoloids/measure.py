@@ -38,9 +38,6 @@ from terrarium.studies.frobnoloids.points import waves
 from terrarium.studies.frobnoloids.subjects import Subject, named_for, seen_by, subject_of
 
 LEARNT = "share_of_oracle"
-POINT_STEP = 3
-"""Effects of coordinate networks are measured at every third point of a block."""
-
 TOLD = 2
 """Features of an organism whose circuit is looked for, the strongest."""
 
@@ -158,9 +155,9 @@ def _scores(subject: Subject, scoring: Scoring, count: int) -> Scores:
     seen = subject.shown
     rows, groups = np.arange(count), None
     if subject.kind[0] == POINTS:
-        # every third point of blocks all over the box
+        # all points of blocks all over the box
         spread = np.linspace(0, int(seen.groups.max()), count).astype(int)
-        rows = np.flatnonzero(np.isin(seen.groups, spread))[::POINT_STEP]
+        rows = np.flatnonzero(np.isin(seen.groups, spread))
         groups = seen.groups[rows]
     some = subject.given.some(rows)
     effects = exact_effects(
