@@ -84,8 +84,8 @@ def _plane(rows: Sequence[Row]) -> Figure | None:
         "plane",
         found,
         title=f"{count} of {trained} features are nameless but useful, {wrong} in random networks",
-        caption="A point is a feature of a dictionary, or a unit of a coordinate network. Importance: how much worse the output gets "
-        "without it, in standard deviations of random directions of the same displacement, as "
+        caption="A point is a feature of a dictionary, or a unit of a coordinate network. "
+        "Importance: how much worse the output gets without it, in standard deviations of random directions of the same displacement, as "
         f"sign × log10(1 + size). Nameability: held-out R² of the best names.{told}",
         facet="panel",
         x_title="nameability (held-out R²)",
