@@ -85,8 +85,9 @@ def _plane(rows: Sequence[Row]) -> Figure | None:
         found,
         title=f"{count} of {trained} features are nameless but useful, {wrong} in random networks",
         caption="A point is a feature of a dictionary, or a unit of a coordinate network. "
-        "Importance: how much worse the output gets without it, in standard deviations of random directions of the same displacement, as "
-        f"sign × log10(1 + size). Nameability: held-out R² of the best names.{told}",
+        "Importance: how much worse the output gets without it, in standard deviations of random "
+        "directions of the same displacement, as sign × log10(1 + size). Nameability: held-out R² "
+        f"of the best names.{told}",
         facet="panel",
         x_title="nameability (held-out R²)",
         y_title="importance (signed log10 of SD)",
