@@ -38,6 +38,9 @@ from terrarium.studies.frobnoloids.points import waves
 from terrarium.studies.frobnoloids.subjects import Subject, named_for, seen_by, subject_of
 
 LEARNT = "share_of_oracle"
+NAMING_DRAWS = 4
+"""Draws of the null of names, of all features together; see `Scoring`."""
+
 TOLD = 2
 """Features of an organism whose circuit is looked for, the strongest."""
 
@@ -105,6 +108,7 @@ def _scored(spec: Mapping[str, Any], store: Store, progress: Progress) -> list[R
         knots=3,
         student=Student(hidden=int(spec["hidden"])),
         key=("frobnoloids", seed),
+        naming_draws=NAMING_DRAWS,
     )
     own = next(place for place, organism in enumerate(found) if organism.seed == seed)
     ordered = [found[own], *found[:own], *found[own + 1 :]]
@@ -197,7 +201,7 @@ def gain_rows(subject: Subject, scores: Scores, scoring: Scoring) -> list[Row]:
         bare,
         subject.shown.groups,
         terms=scoring.terms,
-        permutations=4,
+        permutations=NAMING_DRAWS,
         points=scoring.points,
         knots=scoring.knots,
         key=scoring.key,
