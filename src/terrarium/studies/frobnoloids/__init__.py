@@ -208,9 +208,10 @@ _ORGANISMS = (
     *("recipe_models", "text_autoencoder", "text_reconstruction", "transformer"),
 )
 _OWN = (
-    *("arithmetic", "circuits", "controls", "guests", "measure", "networks", "pictures", "points"),
-    *("shown", "subjects"),
+    *("arithmetic", "circuits", "controls", "guests", "measure", "networks", "organisms"),
+    *("pictures", "points", "shown", "subjects"),
 )
+_INSTRUMENTS = ("effects", "metrics", "quantities", "site_features")
 
 STUDY = Study(
     name="frobnoloids",
@@ -225,6 +226,8 @@ STUDY = Study(
     code=(
         *(f"terrarium.studies.frobnoloids.{name}" for name in _OWN),
         "terrarium.studies.across_modalities.performance",
+        "terrarium.studies.quirky",
+        "terrarium.studies.scene.networks",
         "terrarium.figures.gallery",
         "terrarium.randomness",
         # worlds may share modules, each of which counts once
@@ -234,7 +237,7 @@ STUDY = Study(
             for module in code_closure(f"terrarium.worlds.{world}")
         ),
         *(f"terrarium.organisms.{name}" for name in _ORGANISMS),
-        *(f"terrarium.instruments.{name}" for name in ("effects", "quantities", "site_features")),
+        *(f"terrarium.instruments.{name}" for name in _INSTRUMENTS),
         *code_package("terrarium.readings"),
         *code_package("terrarium.instruments.dictionaries"),
         *code_package("terrarium.instruments.frobnoloids"),

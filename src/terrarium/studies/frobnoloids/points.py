@@ -28,7 +28,7 @@ WAVES = 16
 WAVES_SD = 0.5
 """Of their frequencies, in cycles per half side of the box."""
 
-BEATS = 32
+BEATS = 16
 FARTHEST = 2.0
 """Of curvature: beyond this many over the half side it is cut, as at the edges of the box."""
 
