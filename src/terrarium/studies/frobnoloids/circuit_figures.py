@@ -21,7 +21,7 @@ def members(rows: Sequence[Row]) -> Figure | None:
     if not all_found:
         return None
     first = min(r["seed"] for r in all_found)
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "label": f"{r['objective']} {r['modality']}, {r['feature']}: {r['member']}",
             "what": "frobnoloid" if r["frobnoloid"] else "candidate",

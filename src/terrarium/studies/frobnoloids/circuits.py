@@ -49,7 +49,8 @@ def circuit_rows(subject: Subject, which: Sequence[int], called: Any) -> list[Ro
             positions=some.positions,
         )
 
-    rows, members = [], []
+    rows: list[Row] = []
+    members: list[Row] = []
     for rank, j in enumerate(map(int, which)):
         factors = {"feature": target.names[j], "frobnoloid": bool(called[j])}
         key = ("circuit", *subject.kind, subject.seed, j)

@@ -37,7 +37,7 @@ from terrarium.studies.frobnoloids.organisms import (
     TEXT,
     TRAINED,
 )
-from terrarium.studies.scene.networks import HASH, SIREN
+from terrarium.studies.scene.networks import SIREN
 
 LEVEL = 0.1
 """The rate of false discoveries at which features are called frobnoloids."""
@@ -175,14 +175,6 @@ def _more(objective: str) -> Quantity:
     )
 
 
-def _in_points() -> Quantity:
-    return _mean(
-        "share of nameless but useful units in coordinate networks, mean of SIREN and hash grid",
-        fraction(POINTS, SIREN),
-        fraction(POINTS, HASH),
-    )
-
-
 GUESTS: tuple[Hypothesis, ...] = (
     Hypothesis(
         name="arithmetic-is-more-named",
@@ -206,20 +198,18 @@ GUESTS: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         name="scenes-are-more-named",
-        claim="A smaller share of units is nameless but useful in coordinate networks, whose "
-        "scene and frequencies are computable at every point, than of features in autoencoders of "
-        "images.",
+        claim="A smaller share of units is nameless but useful in a SIREN, whose scene and "
+        "frequencies are computable at every point, than of features in autoencoders of images.",
         rival="Units are coordinates of the network's own making, and no name of the scene fits.",
-        counts_for="The share in autoencoders of images is larger than in SIREN and hash grid.",
+        counts_for="The share in autoencoders of images is larger.",
         counts_against="It is smaller.",
         prediction=above(
-            difference(fraction(IMAGES, AUTOENCODE), _in_points()).called(
-                "share of nameless but useful features, autoencoders of images minus coordinate "
-                "networks"
+            difference(fraction(IMAGES, AUTOENCODE), fraction(POINTS, SIREN)).called(
+                "share of nameless but useful features, autoencoders of images minus SIREN"
             ),
             0.0,
         ),
-        gates=(learnt(IMAGES, AUTOENCODE), learnt(POINTS, SIREN), learnt(POINTS, HASH)),
+        gates=(learnt(IMAGES, AUTOENCODE), learnt(POINTS, SIREN)),
     ),
     Hypothesis(
         name="frequencies-name-sirens",

@@ -157,7 +157,8 @@ def _variant(
 def _scores(subject: Subject, scoring: Scoring, count: int) -> Scores:
     """Return the three scores; effects are measured on ``count`` examples or blocks of space."""
     seen = subject.shown
-    rows, groups = np.arange(count), None
+    rows = np.arange(count)
+    groups: Any = None
     if subject.kind[0] == POINTS:
         # all points of blocks all over the box
         spread = np.linspace(0, int(seen.groups.max()), count).astype(int)

@@ -106,7 +106,7 @@ class Budget:
 
     def quirk(self) -> Quirk:
         """Return the recipe of `says-knows` whose rule needs the truth."""
-        given = {"truth_steps": self.truth_steps, "quirk_steps": self.quirk_steps}
+        given: dict[str, Any] = {"truth_steps": self.truth_steps, "quirk_steps": self.quirk_steps}
         return replace(QUIRKS[NEEDS_TRUTH], **{name: n for name, n in given.items() if n})
 
 
