@@ -75,7 +75,6 @@ def _defaults(size: Size) -> dict[str, Any]:
         "hidden": 48,
         "plants": 24,
         "guests": list(QUICK_GUESTS),
-        "guest_seeds": 3,
         "truth_steps": 0,
         "quirk_steps": 0,
         "point_steps": 600,
@@ -102,7 +101,6 @@ def _defaults(size: Size) -> dict[str, Any]:
             "draws": 4,
             "hidden": 16,
             "plants": 6,
-            "guest_seeds": 1,
             "truth_steps": 3,
             "quirk_steps": 3,
             "point_steps": 20,
@@ -122,7 +120,6 @@ def _defaults(size: Size) -> dict[str, Any]:
             "points": 3000,
             "plants": 48,
             "guests": list(GUESTS),
-            "guest_seeds": 5,
             "point_steps": 1500,
             "pool": 100_000,
             "block_points": 24,
@@ -135,8 +132,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """Return for each kind of organism a cell that grows them all, and one by seed that scores.
 
     Features are looked for in other initialisations of the network: where fewer seeds are asked
-    for than that takes, more are grown.  ``guest_seeds`` of the seeds score the organisms of other
-    studies.  Raises ``InputError`` for impossible settings.
+    for than that takes, more are grown.  Raises ``InputError`` for impossible settings.
     """
     kinds = _checked(settings)
     budget = Budget(**{field.name: settings[field.name] for field in fields(Budget)})
@@ -151,7 +147,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         }
         name = f"{kind[1]} {kind[0]}"
         steps = steps_of(kind, budget)
-        scored = grown[: count if kind in KINDS else min(count, settings["guest_seeds"])]
+        scored = grown[:count]
         spec = {"stage": "grow", "seeds": grown, "scored": scored, **shared}
         each = _STEP_S.get(kind[0], settings["batch"] * 2e-4)
         made.append(Cell(f"grow: {name}", spec, 2 + len(grown) * steps * each))
@@ -176,7 +172,7 @@ def _checked(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         "first_seed": 0, "seeds": 1, "side": 8, "width": 1, "text_width": 16, "steps": 1,
         "text_steps": 1, "batch": 1, "features": 4, "active": 1, "shown": 1000, "fitted": 20,
         "examples": 20, "effect_examples": 4, "points": 100, "draws": 4, "hidden": 4, "plants": 4,
-        "guest_seeds": 1, "truth_steps": 0, "quirk_steps": 0, "point_steps": 1, "pool": 100,
+        "truth_steps": 0, "quirk_steps": 0, "point_steps": 1, "pool": 100,
         "blocks": 3, "block_points": 3,
     }  # fmt: skip
     check_least("frobnoloids", settings, least)
