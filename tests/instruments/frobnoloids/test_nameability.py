@@ -10,7 +10,6 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from terrarium.errors import InputError
 from terrarium.instruments.frobnoloids.basis import design
 from terrarium.instruments.frobnoloids.nameability import nameability
-from terrarium.instruments.frobnoloids.pursuit import Columns, Moments
 from terrarium.instruments.frobnoloids.pursuit import Columns, Moments, pursue
 
 RNG = np.random.default_rng(1)
