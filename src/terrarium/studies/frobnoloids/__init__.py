@@ -77,6 +77,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         "guests": list(QUICK_GUESTS),
         "truth_steps": 0,
         "quirk_steps": 0,
+        "quirk_batch": 0,
         "point_steps": 600,
         "pool": 30_000,
         "blocks": 5,
@@ -103,6 +104,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "plants": 6,
             "truth_steps": 3,
             "quirk_steps": 3,
+            "quirk_batch": 16,
             "point_steps": 20,
             "pool": 1000,
             "blocks": 4,
@@ -172,8 +174,8 @@ def _checked(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         "first_seed": 0, "seeds": 1, "side": 8, "width": 1, "text_width": 16, "steps": 1,
         "text_steps": 1, "batch": 1, "features": 4, "active": 1, "shown": 1000, "fitted": 20,
         "examples": 20, "effect_examples": 4, "points": 100, "draws": 4, "hidden": 4, "plants": 4,
-        "truth_steps": 0, "quirk_steps": 0, "point_steps": 1, "pool": 100,
-        "blocks": 3, "block_points": 3,
+        "truth_steps": 0, "quirk_steps": 0, "quirk_batch": 0, "point_steps": 1,
+        "pool": 100, "blocks": 3, "block_points": 3,
     }  # fmt: skip
     check_least("frobnoloids", settings, least)
     for name in settings["guests"]:

@@ -88,8 +88,9 @@ that no axis is special in a random network; all image sites have maps of the sa
 class Budget:
     """Size of images and networks; steps of training by modality, rows per step.
 
-    See `steps_of` for what ``steps`` are to each kind.  ``truth_steps`` (of each truthful phase)
-    and ``quirk_steps`` are those of the quirky organism, its recipe's own where 0; ``point_steps``
+    See `steps_of` for what ``steps`` are to each kind.  ``truth_steps`` (of each truthful phase),
+    ``quirk_steps`` and ``quirk_batch`` are those of the quirky organism, its recipe's own where 0;
+    ``point_steps``
     and ``pool`` those of coordinate networks.
     """
 
@@ -101,6 +102,7 @@ class Budget:
     batch: int
     truth_steps: int = 0
     quirk_steps: int = 0
+    quirk_batch: int = 0
     point_steps: int = 1500
     pool: int = 100_000
 
@@ -125,7 +127,7 @@ def recipe(kind: tuple[str, str], budget: Budget) -> Recipe:
     """Return how an organism is grown."""
     modality, objective = kind
     if kind == QUIRKY:
-        return budget.quirk().recipe()
+        return _with_rows(budget.quirk().recipe(), budget.quirk_batch)
     if modality == POINTS:
         return Plan(budget.point_steps, POINT_BATCH, budget.pool).recipe(objective, DISTANCE)
     name, options = world(modality, budget.side)
@@ -140,6 +142,14 @@ def recipe(kind: tuple[str, str], budget: Budget) -> Recipe:
         optimizer=Optimizer(lr=rate, warmup=min(20, steps), schedule="cosine", final=0.02),
     )
     return Recipe(name=f"{objective} {modality}", model=model, phases=(phase,))
+
+
+def _with_rows(whole: Recipe, rows: int) -> Recipe:
+    """Return the recipe with so many rows a step; its own where 0."""
+    if not rows:
+        return whole
+    phases = tuple(phase.model_copy(update={"batch": rows}) for phase in whole.phases)
+    return whole.model_copy(update={"phases": phases})
 
 
 def steps_of(kind: tuple[str, str], budget: Budget) -> int:
