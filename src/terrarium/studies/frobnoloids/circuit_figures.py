@@ -23,7 +23,7 @@ def members(rows: Sequence[Row]) -> Figure | None:
     first = min(r["seed"] for r in all_found)
     found: list[dict[str, Any]] = [
         {
-            "label": f"{r['objective']} {r['modality']}, {r['feature']}: {r['member']}",
+            "label": f"{r['objective']} {r['modality']}, {r['feature']} ← {r['member']}",
             "what": "frobnoloid" if r["frobnoloid"] else "candidate",
             "value": r["value"],
             "seed": r["seed"],
@@ -82,7 +82,7 @@ def names(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     parts = [
-        f"{gain:+.2f} in {kind[1]}"
+        f"{round(gain, 2) + 0.0:+.2f} in {kind[1]}"
         for kind in ALL_KINDS
         if (gain := mean_of(records_of(of_kind(rows, kind), "named_gain"))) is not None
     ]
@@ -96,5 +96,5 @@ def names(rows: Sequence[Row]) -> Figure | None:
         "grid's phases). Ticks are seeds.",
         group="group",
         x_title="held-out R²",
-        domain=(0.0, 1.0),
+        references={"the mean": 0.0},
     )

@@ -166,8 +166,8 @@ def _gallery(rows: Sequence[Row], modality: str, objective: str) -> Figure | Non
     called = len({r["feature"] for r in found if r["frobnoloid"]})
     shown = [
         {
-            "line": f"{r['feature']} ({'frobnoloid' if r['frobnoloid'] else 'candidate'}, "
-            f"R² {r['nameability']:.2f})",
+            "line": f"{r['feature']}{' (frobnoloid)' if r['frobnoloid'] else ''}: "
+            f"{r['nameability']:.2f}",
             "column": r["column"],
             "image": r["image"],
             "best name": r["concept"],
@@ -187,15 +187,16 @@ def _gallery(rows: Sequence[Row], modality: str, objective: str) -> Figure | Non
     caption = (
         "First seed: the three features with the greatest strength, on the images where each is "
         "most active: the image as the network is given it, the patch that the most active place "
-        f"sees, the feature's map (white: its largest value).{what} In brackets what names explain."
+        f"sees, the feature's map (white: its largest value).{what} Behind the "
+        "name the R² of the best names."
     )
     if modality == POINTS:
         caption = (
             "First seed: the three units with the greatest strength, on a slice through the "
             "middle of the scene: the exact distance (grey on the surface, darker inside), the "
             "unit (white: its largest value), and what the unit adds to the distance that the "
-            "network says (grey where nothing), each on a scale of its own. In brackets what "
-            "names explain."
+            "network says (grey where nothing), each on a scale of its own. Behind "
+            "the name the R² of the best names."
         )
     return gallery(
         f"gallery-{objective}".replace(" ", "-"),

@@ -99,8 +99,9 @@ def _of_points(subject: Subject, j: int) -> list[Row]:
     spread = max(float(np.ptp(value)), 1e-12)
     largest = max(float(np.abs(added).max()), 1e-12)
     distance = made.at(points).facts["distance"]
+    farthest = max(float(np.abs(distance).max()), 1e-12)
     shown = {
-        "distance": np.clip(0.5 + distance / 2, 0.0, 1.0),
+        "distance": 0.5 + distance / (2 * farthest),
         "unit": (value - value.min()) / spread,
         "adds": 0.5 + added[:, 0] / (2 * largest),
     }
