@@ -163,7 +163,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     return made
 
 
-_STEP_S: Mapping[str, float] = {QUIRKY[0]: 0.01, POINTS: POINT_BATCH * 1.2e-5}
+_STEP_S: Mapping[str, float] = {QUIRKY[0]: 0.02, POINTS: POINT_BATCH * 1.2e-5}
 """Seconds of a step of one guest; truthful phases take half of their steps or less."""
 _SCORE_S = 12.0
 
