@@ -139,3 +139,16 @@ def test_bad_input_is_one_sentence():
         nameability(y[:, 0], CONCEPTS, GROUPS)
     with pytest.raises(InputError, match="metric"):
         nameability(y, CONCEPTS, GROUPS, metric="f1")  # type: ignore[arg-type]
+
+
+def test_blocks_are_made_orthonormal_as_the_dense_product_does():
+    x = np.random.default_rng(0).normal(size=(60, 12))
+    block = np.repeat([0, 1, 2, 3], [3, 1, 5, 3])
+    moments = Moments.of(x, x[:, :1])
+    columns = Columns.of(moments, block, 1e-3)
+    centred = x - x.mean(0)
+    dense = columns.white.T @ centred.T @ centred @ columns.white
+    assert np.allclose(columns.gram, dense, atol=1e-9)
+    for one in range(4):
+        own = np.flatnonzero(block == one)
+        assert np.allclose(columns.gram[np.ix_(own, own)], np.eye(len(own)), atol=2e-2)

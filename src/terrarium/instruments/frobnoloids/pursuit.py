@@ -87,8 +87,9 @@ class Columns:
         """Return them; ``penalty`` is ridge relative to the number of rows (of variance 1)."""
         xx = moments.xx - np.outer(moments.x, moments.x) / moments.count
         edges = np.searchsorted(block, np.arange(block[-1] + 1))
-        white = _whiten(xx, np.r_[edges, len(block)], penalty * moments.count)
-        return cls(moments, edges, np.diff(np.r_[edges, len(block)]), white, white.T @ xx @ white)
+        ends = np.r_[edges, len(block)]
+        white = _whiten(xx, ends, penalty * moments.count)
+        return cls(moments, edges, np.diff(ends), white, _between(xx, white, ends))
 
 
 def pursue(columns: Columns, moments: Moments, terms: int) -> Fits:
@@ -131,6 +132,20 @@ def _whiten(xx: Float, edges: Integers, ridge: float) -> Float:
         values, vectors = np.linalg.eigh(xx[own, own])
         white[own, own] = vectors / np.sqrt(np.maximum(values, 0.0) + ridge)
     return white
+
+
+def _between(xx: Float, white: Float, edges: Integers) -> Float:
+    """Return ``white.T @ xx @ white`` of a block-diagonal map, block by block.
+
+    With a hundred blocks of eight columns that is a hundred times less work.
+    """
+    half, gram = np.empty_like(xx), np.empty_like(xx)
+    blocks = [slice(start, stop) for start, stop in pairwise(edges)]
+    for own in blocks:
+        half[:, own] = xx[:, own] @ white[own, own]
+    for own in blocks:
+        gram[own] = white[own, own].T @ half[own]
+    return gram
 
 
 def _refit(gram: Float, target: Float, chosen: Integers, edges: Integers, sizes: Integers) -> Float:

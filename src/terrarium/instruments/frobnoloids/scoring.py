@@ -32,6 +32,9 @@ class Scoring:
         Most rows (pixels, tokens) that names, matches and students see.
     draws:
         Draws of each null, 4 at least, the random directions of plants among them.
+    naming_draws:
+        Draws of the null of names; None: as many as ``draws``.  No decision rests on that null
+        (names are held against a bar), and it is the dearest one.
     terms, knots, metric:
         Of `nameability`.
     student, neighbour:
@@ -48,6 +51,7 @@ class Scoring:
     student: Student = field(default_factory=Student)
     neighbour: QuickStudent = field(default_factory=QuickStudent)
     key: tuple[str | int, ...] = ()
+    naming_draws: int | None = None
 
     def score(
         self,
@@ -117,7 +121,7 @@ class Scoring:
             groups,
             terms=self.terms,
             metric=self.metric,
-            permutations=self.draws,
+            permutations=self.draws if self.naming_draws is None else self.naming_draws,
             points=self.points,
             knots=self.knots,
             key=self.key,

@@ -6,33 +6,39 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from terrarium.errors import InputError
 from terrarium.evidence.rows import Row, measured
-from terrarium.instruments.frobnoloids.circuit import Kept, find_circuit, network_kept
-from terrarium.instruments.site_features import dictionary_features, units
+from terrarium.instruments.frobnoloids.circuit import Circuit, Kept, find_circuit, network_kept
+from terrarium.instruments.site_features import units
 from terrarium.randomness import generator
 from terrarium.studies.frobnoloids.networks import activations, sites
+from terrarium.studies.frobnoloids.organisms import IMAGES, POINTS
+from terrarium.studies.frobnoloids.subjects import Subject
 
 EXAMPLES = 48
 """Examples that choose a circuit, and as many others that judge it."""
+
+POINTS_EACH = 600
+"""The same for points, each of which is one example."""
 
 MOST = 6
 DRAWS = 60
 
 
-def circuit_rows(subject: Any, which: Sequence[int], called: Any) -> list[Row]:
-    """Return how faithful each feature's circuit is, and random ones of its size.
+def circuit_rows(subject: Subject, which: Sequence[int], called: Any) -> list[Row]:
+    """Return how faithful each feature's circuit is, random ones of its size, and its members.
 
     Upstream are the units of the site where circuits begin.  ``frobnoloid`` says whether the
     feature was called one.
     """
     begin, site = sites(subject.kind)
-    half = min(EXAMPLES, len(subject.given.inputs) // 2)
+    halves = _halves(subject)
     wide = activations(subject.network, subject.given.some(slice(0, 1)), begin).shape[-1]
-    target = dictionary_features(subject.fitted, subject.live.tolist())
+    target = subject.target
 
-    def kept(rows: slice, index: int) -> Kept:
+    def kept(rows: Any, index: int) -> Kept:
         some = subject.given.some(rows)
         return network_kept(
             subject.network,
@@ -43,11 +49,12 @@ def circuit_rows(subject: Any, which: Sequence[int], called: Any) -> list[Row]:
             positions=some.positions,
         )
 
-    rows = []
-    for j in map(int, which):
+    rows: list[Row] = []
+    members: list[Row] = []
+    for rank, j in enumerate(map(int, which)):
         factors = {"feature": target.names[j], "frobnoloid": bool(called[j])}
         key = ("circuit", *subject.kind, subject.seed, j)
-        chosen, judging = kept(slice(0, half), j), kept(slice(half, 2 * half), j)
+        chosen, judging = (kept(rows, j) for rows in halves)
         try:
             circuit = find_circuit(chosen, wide, most=MOST, draws=4, together=8, key=key)
             found = _judged(judging, circuit.members, circuit.effect, key)
@@ -57,7 +64,59 @@ def circuit_rows(subject: Any, which: Sequence[int], called: Any) -> list[Row]:
         size = len(circuit.members)
         for how, value in found.items():
             rows.append(_row(value, how, "the feature does not vary", size=size, **factors))
-    return rows + _means(rows)
+        weights = direct_weights(subject, j)
+        members += [row.with_factors(rank=rank, **factors) for row in member_rows(circuit, weights)]
+    return [*rows, *_means(rows), *members]
+
+
+def _halves(subject: Subject) -> tuple[Any, Any]:
+    """Return examples that choose and others that judge: of points, every second block's."""
+    n = len(subject.given.inputs)
+    if subject.kind[0] == POINTS:
+        block = np.asarray(subject.shown.groups) % 2
+        sides = (np.flatnonzero(block == side) for side in (0, 1))
+        first, second = (side[:: max(1, len(side) // POINTS_EACH)] for side in sides)
+        return first, second
+    half = min(EXAMPLES, n // 2)
+    return slice(0, half), slice(half, 2 * half)
+
+
+def direct_weights(subject: Subject, j: int) -> NDArray[np.float64] | None:
+    """Return ``(units upstream,)`` by which feature ``j`` reads them, where that is linear.
+
+    A coordinate network's unit reads the layer before it by a linear map (times omega, then a
+    sine or ReLU); a dictionary of a residual stream reads by its encoder what earlier blocks left
+    there, beside what attention and the MLP make of it.  None for convolutions, whose ReLUs lie
+    between.
+    """
+    index = int(subject.live[j])
+    if subject.kind[0] == POINTS:
+        matrix = subject.network.member_state(0)["layers.1.weight"]
+        return np.asarray(matrix.double().numpy())[:, index]
+    if subject.kind[0] == IMAGES:
+        return None
+    return np.asarray(subject.fitted.w_enc, np.float64)[index]
+
+
+def member_rows(circuit: Circuit, weights: NDArray[np.float64] | None) -> list[Row]:
+    """Return a row for each member: what its mean in its place does to the feature.
+
+    ``order`` is when it was taken, ``reached`` the share of variance kept from then on, ``weight``
+    that by which the feature reads it, None where no linear map does.
+    """
+    return [
+        measured(
+            "circuit_member",
+            float(circuit.effect[unit]),
+            unit="the feature's variances",
+            n=1,
+            member=f"unit {unit}",
+            order=order,
+            reached=round(circuit.faithfulness[order], 4),
+            weight=None if weights is None else round(float(weights[unit]), 4),
+        )
+        for order, unit in enumerate(circuit.members)
+    ]
 
 
 def _means(rows: Sequence[Row]) -> list[Row]:

@@ -37,9 +37,9 @@ _EXAMPLES = 40
 
 def planted(shown: Shown, count: int, key: Sequence[str | int]) -> Plants:
     """Return ``count`` plants of each kind; features ``(n, rows, columns, k)``, or ``(n, p, 1, k)``
-    where the examples are texts.
+    where the examples are texts or blocks of space.
     """
-    if shown.positions is None:
+    if shown.lead is None:
         made = plant(
             np.clip(shown.inputs, 0.0, 1.0),
             *shown.fine,
@@ -68,7 +68,7 @@ def scores_of(plants: Plants, shown: Shown, scoring: Scoring) -> Scores:
         key=scoring.key,
     )
     features, runs = plants.features, list(plants.runs)
-    if shown.positions is not None:
+    if shown.lead is not None:
         features, runs = features.reshape(-1, k), [run.reshape(-1, k) for run in runs]
     return scoring.score(
         features, shown.student, shown.reduced, {"dictionary": runs}, effects, shown.groups
@@ -121,15 +121,15 @@ def bar_rows(thresholds: Thresholds) -> list[Row]:
 
 
 def _of_words(shown: Shown, count: int, key: Sequence[str | int]) -> Plants:
-    """Return plants of text.
+    """Return plants of text, and of points in blocks of space.
 
     Named: random functions of one or two concepts.  Unnamed: functions of what is held out of the
     vocabulary, and hidden patterns: thresholded random weights of what the student sees (the word,
-    the one before, all so far).  Noise: unnamed ones of other texts.
+    the one before, all so far; low waves).  Noise: unnamed ones of other texts or blocks.
     """
-    assert shown.positions is not None
+    assert shown.lead is not None
     rng = generator("frobnoloids", "words", *key)
-    shape = shown.positions.shape
+    shape = shown.lead
     made: list[Float] = []
     words: list[str] = []
     for number in range(2 * count):
@@ -172,8 +172,13 @@ def _named(concepts: Mapping[str, Any], rng: np.random.Generator) -> tuple[Float
 
 
 def _function(values: Any, rng: np.random.Generator) -> Float:
-    """Return a smooth function of a number, or a random number for each category, of variance 1."""
+    """Return a smooth function of a number, or a random number for each category, of variance 1.
+
+    Of several numbers (normals, a wave) a random combination of them.
+    """
     array = np.asarray(values)
+    if array.ndim == 2:
+        array = array @ rng.standard_normal(array.shape[1])
     if array.dtype.kind != "f":
         found, place = np.unique(array, return_inverse=True)
         drawn = rng.standard_normal(len(found))[place.reshape(-1)]

@@ -11,7 +11,9 @@ from terrarium.figures.dots import dots
 from terrarium.figures.figure import Figure
 from terrarium.figures.gallery import gallery
 from terrarium.figures.scatter import scatter
-from terrarium.studies.frobnoloids.organisms import KINDS, RANDOM, TRAINED
+from terrarium.studies.frobnoloids.circuit_figures import members, names
+from terrarium.studies.frobnoloids.hypotheses import kinds_of
+from terrarium.studies.frobnoloids.organisms import ALL_KINDS, POINTS, RANDOM, TRAINED
 from terrarium.studies.rows_of import mean_of, records_of
 
 CALLED, OTHER, NETWORK = "frobnoloid", "another feature", "random network"
@@ -23,8 +25,10 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         _plane(rows),
         _fractions(rows),
         _scores(rows),
-        *(_gallery(rows, *kind) for kind in KINDS),
+        *(_gallery(rows, *kind) for kind in ALL_KINDS),
         _circuits(rows),
+        members(rows),
+        names(rows),
         _controls(rows),
     ]
     return [figure for figure in made if figure is not None]
@@ -35,7 +39,7 @@ def _task(record: dict[str, Any]) -> str:
 
 
 def _by_kind(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(records, key=lambda r: KINDS.index((r["modality"], r["objective"])))
+    return sorted(records, key=lambda r: ALL_KINDS.index((r["modality"], r["objective"])))
 
 
 def _log(value: float) -> float:
@@ -80,9 +84,10 @@ def _plane(rows: Sequence[Row]) -> Figure | None:
         "plane",
         found,
         title=f"{count} of {trained} features are nameless but useful, {wrong} in random networks",
-        caption="A point is a feature of a dictionary. Importance: how much worse the output gets "
-        "without it, in standard deviations of random directions of the same displacement, as "
-        f"sign × log10(1 + size). Nameability: held-out R² of the best names.{told}",
+        caption="A point is a feature of a dictionary, or a unit of a coordinate network. "
+        "Importance: how much worse the output gets without it, in standard deviations of random "
+        "directions of the same displacement, as sign × log10(1 + size). Nameability: held-out R² "
+        f"of the best names.{told}",
         facet="panel",
         x_title="nameability (held-out R²)",
         y_title="importance (signed log10 of SD)",
@@ -100,7 +105,7 @@ def _fractions(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     told = []
-    for kind in KINDS:
+    for kind in kinds_of(rows):
         value = _told_fraction(rows, TRAINED, kind)
         if value is not None:
             told.append(f"{value:.0%} {kind[1]} {kind[0]}")
@@ -161,8 +166,8 @@ def _gallery(rows: Sequence[Row], modality: str, objective: str) -> Figure | Non
     called = len({r["feature"] for r in found if r["frobnoloid"]})
     shown = [
         {
-            "line": f"{r['feature']} ({'frobnoloid' if r['frobnoloid'] else 'candidate'}, "
-            f"R² {r['nameability']:.2f})",
+            "line": f"{r['feature']}{' (frobnoloid)' if r['frobnoloid'] else ''}: "
+            f"{r['nameability']:.2f}",
             "column": r["column"],
             "image": r["image"],
             "best name": r["concept"],
@@ -179,14 +184,26 @@ def _gallery(rows: Sequence[Row], modality: str, objective: str) -> Figure | Non
         " 'Adds': the output less the output without the feature, enlarged three times, grey where "
         "nothing is added."
     )  # fmt: skip
+    caption = (
+        "First seed: the three features with the greatest strength, on the images where each is "
+        "most active: the image as the network is given it, the patch that the most active place "
+        f"sees, the feature's map (white: its largest value).{what} Behind the "
+        "name the R² of the best names."
+    )
+    if modality == POINTS:
+        caption = (
+            "First seed: the three units with the greatest strength, on a slice through the "
+            "middle of the scene: the exact distance (grey on the surface, darker inside), the "
+            "unit (white: its largest value), and what the unit adds to the distance that the "
+            "network says (grey where nothing), each on a scale of its own. Behind "
+            "the name the R² of the best names."
+        )
     return gallery(
-        f"gallery-{objective}",
+        f"gallery-{objective}".replace(" ", "-"),
         shown,
-        title=f"What the strongest features of {objective} respond to: {told}",
-        caption="First seed: the three features with the greatest strength, on the images where "
-        "each is most active: the image as the network is given it, the patch that the most active "
-        f"place sees, the feature's map (white: its largest value).{what} In brackets what names "
-        "explain.",
+        title=f"What the strongest {'units' if modality == POINTS else 'features'} of {objective} "
+        f"respond to: {told}",
+        caption=caption,
         row="line",
         column="column",
         size=44,

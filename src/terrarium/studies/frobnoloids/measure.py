@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from terrarium.evidence.intervals import clopper_pearson
 from terrarium.evidence.rows import Row, measured
 from terrarium.instruments.effects import exact_effects
 from terrarium.instruments.frobnoloids.decide import Scores, Thresholds, frobnoloids
+from terrarium.instruments.frobnoloids.nameability import nameability
 from terrarium.instruments.frobnoloids.scoring import Scoring
 from terrarium.instruments.frobnoloids.students import Student
-from terrarium.instruments.site_features import dictionary_features
 from terrarium.organisms.grow import grow
 from terrarium.organisms.recipe import Recipe
 from terrarium.progress import Progress
@@ -24,23 +23,23 @@ from terrarium.store import Store
 from terrarium.studies.across_modalities.performance import outputs, share_rows
 from terrarium.studies.frobnoloids.circuits import circuit_rows
 from terrarium.studies.frobnoloids.controls import bar_rows, bars, control_rows
-from terrarium.studies.frobnoloids.networks import (
-    Examples,
-    Fit,
-    activations,
-    encoded,
-    examples,
-    quantity,
-    sites,
-    untrained,
+from terrarium.studies.frobnoloids.guests import guest_rows
+from terrarium.studies.frobnoloids.networks import examples, quantity, untrained
+from terrarium.studies.frobnoloids.organisms import (
+    DENOISE,
+    NOISE,
+    POINTS,
+    QUIRKY,
+    RANDOM,
+    TRAINED,
 )
-from terrarium.studies.frobnoloids.organisms import DENOISE, NOISE, RANDOM, TRAINED
 from terrarium.studies.frobnoloids.pictures import picture_rows
-from terrarium.studies.frobnoloids.shown import Shown, shown, world_of
+from terrarium.studies.frobnoloids.points import waves
+from terrarium.studies.frobnoloids.subjects import Subject, named_for, seen_by, subject_of
 
 LEARNT = "share_of_oracle"
-LIVE_EXAMPLES = 6
-"""A feature that is active on fewer examples is dead: folds would not see it."""
+NAMING_DRAWS = 4
+"""Draws of the null of names, of all features together; see `Scoring`."""
 
 TOLD = 2
 """Features of an organism whose circuit is looked for, the strongest."""
@@ -77,6 +76,8 @@ def _lost(organism: Any) -> Row:
 def _performance(kind: tuple[str, str], organism: Any) -> list[Row]:
     """Return the share of the blind loss that the organism removes (denoisers: of the noise)."""
     world, seed = organism.world, organism.seed
+    if kind == QUIRKY or kind[0] == POINTS:
+        return guest_rows(kind, organism)
     batches = {
         split: world.sample(256, generator("frobnoloids", "performance", split, seed), split)
         for split in ("train", "test")
@@ -94,20 +95,6 @@ def _performance(kind: tuple[str, str], organism: Any) -> list[Row]:
     ]
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A network, what it is shown, and its dictionary's live features."""
-
-    kind: tuple[str, str]
-    network: Any = field(repr=False)
-    fitted: Any = field(repr=False)
-    shown: Shown = field(repr=False)
-    given: Examples = field(repr=False)
-    live: NDArray[np.int64] = field(repr=False)
-    features: NDArray[np.float64] = field(repr=False)
-    seed: int = 0
-
-
 def _scored(spec: Mapping[str, Any], store: Store, progress: Progress) -> list[Row]:
     """Return controls, and every feature's scores in the organism and in a random network."""
     kind, seed = (spec["modality"], spec["objective"]), int(spec["seed"])
@@ -121,59 +108,43 @@ def _scored(spec: Mapping[str, Any], store: Store, progress: Progress) -> list[R
         knots=3,
         student=Student(hidden=int(spec["hidden"])),
         key=("frobnoloids", seed),
+        naming_draws=NAMING_DRAWS,
     )
-    seen = shown(kind, int(spec["side"]), int(spec["examples"]), seed)
-    plants, level = int(spec["plants"]), float(spec["level"])
-    thresholds = bars(seen, scoring, plants, seed)
-    rows = bar_rows(thresholds)
-    rows += control_rows(seen, scoring, thresholds, plants, level, seed)
     own = next(place for place, organism in enumerate(found) if organism.seed == seed)
     ordered = [found[own], *found[:own], *found[own + 1 :]]
+    seen = seen_by(spec, kind, seed)
+    plants, level = int(spec["plants"]), float(spec["level"])
+    # plants are held against the names of the very network whose features are scored
+    named = named_for(seen, kind, ordered[0].network())
+    thresholds = bars(named, scoring, plants, seed)
+    rows = bar_rows(thresholds)
+    rows += control_rows(named, scoring, thresholds, plants, level, seed)
     for variant in (TRAINED, RANDOM):
         networks = [o.network().eval() if variant == TRAINED else untrained(o) for o in ordered]
-        made = _variant(spec, kind, networks, seen, scoring, thresholds, variant)
+        subject = subject_of(spec, kind, networks, seen)
+        made = _variant(spec, subject, scoring, thresholds, variant)
         rows += [row.with_factors(variant=variant) for row in made]
     return [row.with_factors(seed=seed) for row in rows]
 
 
 def _variant(
     spec: Mapping[str, Any],
-    kind: tuple[str, str],
-    networks: Sequence[Any],
-    seen: Shown,
+    subject: Subject,
     scoring: Scoring,
     thresholds: Thresholds,
     variant: str,
 ) -> list[Row]:
-    seed, site = int(spec["seed"]), sites(kind)[1]
-    fit = Fit(int(spec["features"]), int(spec["active"]), int(spec["shown"]))
-    world = world_of(kind[0], int(spec["side"]))
-    rows = world.sample(int(spec["fitted"]), generator("frobnoloids", "fit", seed), "train")
-    train, given = examples(kind, rows, "fit", seed), examples(kind, seen.batch, "shown", seed)
-    own = [fit.dictionary(networks[0], train, site, place) for place in range(len(networks))]
-    others = [fit.dictionary(network, train, site, 0) for network in networks[1:]]
-    x = activations(networks[0], given, site)
-    features = encoded(own[0], x)
-    active = features.reshape(len(seen.batch), -1, fit.features).max(1) > 0
-    live = np.flatnonzero(active.sum(0) >= LIVE_EXAMPLES)
-    head = measured("live", float(len(live)), unit="features", n=fit.features)
+    live = subject.live
+    head = measured("live", float(len(live)), unit="features", n=subject.count)
     if not len(live):
-        why = "no feature of the dictionary is active on enough examples"
+        why = "no feature is active on enough examples"
         nothing: dict[str, Any] = {"unit": "proportion", "n": 0, "reason": why}
         shares = [measured("share", None, score=score, **nothing) for score in SCORES]
         return [head, *shares, measured("any", None, **nothing)]
-    subject = Subject(kind, networks[0], own[0], seen, given, live, features[..., live], seed)
-    runs = {
-        "dictionary": [encoded(d, x) for d in own[1:]],
-        "network": [
-            encoded(d, activations(network, given, site))
-            for d, network in zip(others, networks[1:], strict=True)
-        ],
-    }
-    scores = _scores(subject, runs, scoring, int(spec["effect_examples"]))
-    names = tuple(f"feature {j}" for j in live)
-    frame = frobnoloids(scores, thresholds, level=float(spec["level"]), names=names)
+    scores = _scores(subject, scoring, int(spec["effect_examples"]))
+    frame = frobnoloids(scores, thresholds, level=float(spec["level"]), names=subject.target.names)
     made = [head, *share_of_rows(frame, thresholds), *feature_rows(frame)]
+    made += gain_rows(subject, scores, scoring)
     if variant == TRAINED:
         order = np.argsort(-frame["strength"].to_numpy(), kind="stable")
         called = frame["frobnoloid"].to_numpy()
@@ -183,28 +154,66 @@ def _variant(
     return made
 
 
-def _scores(
-    subject: Subject, runs: Mapping[str, Sequence[Any]], scoring: Scoring, examples_: int
-) -> Scores:
-    some = subject.given.some(slice(0, examples_))
+def _scores(subject: Subject, scoring: Scoring, count: int) -> Scores:
+    """Return the three scores; effects are measured on ``count`` examples or blocks of space."""
+    seen = subject.shown
+    rows = np.arange(count)
+    groups: Any = None
+    if subject.kind[0] == POINTS:
+        # all points of blocks all over the box
+        spread = np.linspace(0, int(seen.groups.max()), count).astype(int)
+        rows = np.flatnonzero(np.isin(seen.groups, spread))
+        groups = seen.groups[rows]
+    some = subject.given.some(rows)
     effects = exact_effects(
         subject.network,
         some.inputs,
-        sites(subject.kind)[1],
-        dictionary_features(subject.fitted, subject.live.tolist()),
-        quantity(subject.kind, subject.shown.batch.take(np.arange(examples_))),
+        subject.site,
+        subject.target,
+        quantity(subject.kind, seen.batch.take(rows)),
+        how=subject.how,
         randoms=max(12, scoring.draws),
         positions=some.positions,
         key=scoring.key,
     )
     return scoring.score(
         subject.features,
-        subject.shown.student,
-        subject.shown.concepts,
-        runs,
+        seen.student,
+        seen.concepts,
+        subject.runs,
         effects,
-        subject.shown.groups,
+        seen.groups,
+        effect_groups=groups,
     )
+
+
+def gain_rows(subject: Subject, scores: Scores, scoring: Scoring) -> list[Row]:
+    """Return how much of units a coordinate network's own frequencies name beside the scene.
+
+    ``named``: mean held-out R² of live units, by the whole vocabulary and without the network's
+    waves; ``named_gain`` their difference.  Nothing for other kinds.
+    """
+    if subject.kind[0] != POINTS:
+        return []
+    own = set(waves(subject.network, np.zeros((1, 3))))
+    bare = {name: x for name, x in subject.shown.concepts.items() if name not in own}
+    without = nameability(
+        subject.features,
+        bare,
+        subject.shown.groups,
+        terms=scoring.terms,
+        permutations=NAMING_DRAWS,
+        points=scoring.points,
+        knots=scoring.knots,
+        key=scoring.key,
+    )
+    n = len(subject.live)
+    means = [float(np.nanmean(x.score.value)) for x in (scores.nameability, without)]
+    named = [
+        measured("named", value, unit="R²", n=n, vocabulary=which)
+        for value, which in zip(means, ("whole", "without waves"), strict=True)
+    ]
+    return [*named, measured("named_gain", means[0] - means[1], unit="R²", n=n)]
 
 
 ALPHA = 0.05
@@ -246,7 +255,7 @@ def feature_rows(frame: Any) -> list[Row]:
                 *("importance", "nameability", "structure", "matched dictionary"),
                 *("matched network", "teachable", "q", "strength"),
             )
-            if np.isfinite(told[name])
+            if name in told and np.isfinite(told[name])
         }
         named = {name: str(told[name]) for name in ("feature", "concept", "combination")}
         rows.append(

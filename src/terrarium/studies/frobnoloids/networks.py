@@ -13,52 +13,66 @@ from numpy.typing import NDArray
 
 from terrarium.instruments.base import dictionaries
 from terrarium.instruments.dictionaries.train import Training
-from terrarium.instruments.quantities import nats, squared_error
+from terrarium.instruments.quantities import absolute_error, nats, squared_error
 from terrarium.organisms.build import build
 from terrarium.organisms.fleet import normal
 from terrarium.organisms.grow import Organism
 from terrarium.readings.hooks import capture
-from terrarium.studies.frobnoloids.organisms import CLASSIFY, IMAGES, SITES, TEXT
+from terrarium.studies.frobnoloids.organisms import (
+    CLASSIFY,
+    IMAGES,
+    POINTS,
+    QUIRKY,
+    SITES,
+    TEXT,
+)
 from terrarium.studies.frobnoloids.shown import given, positions_of
 from terrarium.worlds.base import Batch
 
 Array = NDArray[Any]
 ROWS = 64
+POINT_ROWS = 4096
+ANSWERED = ((TEXT, CLASSIFY), QUIRKY)
+"""Kinds that say one token at the end, which they are never shown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What a network is given, and the words at which it is read (None for images)."""
+    """What a network is given, and the words at which it is read (None for images and points)."""
 
     inputs: Array = field(repr=False)
     positions: NDArray[np.int64] | None = field(repr=False)
 
-    def some(self, rows: slice) -> Examples:
+    def some(self, rows: slice | NDArray[np.int64]) -> Examples:
         """Return some of the examples."""
         at = None if self.positions is None else self.positions[rows]
         return Examples(self.inputs[rows], at)
 
 
 def examples(kind: tuple[str, str], batch: Batch, *key: str | int) -> Examples:
-    """Return a batch as networks of a kind take it; a classifier of texts never sees the answer."""
+    """Return a batch as networks of a kind take it; those that answer never see the answer."""
     inputs, at = given(kind, batch, *key), positions_of(batch)
-    if kind == (TEXT, CLASSIFY) and at is not None:
+    if kind in ANSWERED and at is not None:
         inputs = inputs[:, : at.shape[1]]
     return Examples(inputs, at)
 
 
 @torch.no_grad()
 def activations(network: Any, shown: Examples, site: str) -> NDArray[np.float32]:
-    """Return ``(n, rows, columns, d)`` of images, ``(n, p, d)`` of texts, of a fleet of one."""
+    """Return activations of a fleet of one.
+
+    ``(n, rows, columns, d)`` of images, ``(n, p, d)`` of texts, ``(n, d)`` of points.
+    """
     parts = []
-    for start in range(0, len(shown.inputs), ROWS):
-        part = shown.some(slice(start, start + ROWS))
+    step = POINT_ROWS if shown.inputs.ndim == 2 and shown.positions is None else ROWS
+    for start in range(0, len(shown.inputs), step):
+        part = shown.some(slice(start, start + step))
         with capture(network, site, part.positions) as kept:
             network(torch.from_numpy(np.ascontiguousarray(part.inputs))[None])
         found = kept[site][0].float()
         parts.append(
             # maps hold their channels first, words theirs last
-            (found.movedim(1, -1) if part.positions is None else found).numpy()
+            (found.movedim(1, -1) if found.dim() == 4 else found).numpy()
         )
     return np.concatenate(parts)
 
@@ -111,14 +125,17 @@ def encoded(fitted: Any, x: NDArray[np.float32]) -> NDArray[np.float64]:
 def quantity(kind: tuple[str, str], batch: Batch) -> Callable[[Array], Array]:
     """Return what the output is judged by, worse where there is more.
 
-    Squared error to the true image; nats of the right class, or of a row's tokens.
+    Squared error to the true image; nats of the right class, of what is to be said, or of a row's
+    tokens; absolute error to the true distance.
     """
     modality, objective = kind
+    if modality == POINTS:
+        return absolute_error(batch.targets)
     if modality == IMAGES:
         if objective == CLASSIFY:
             return nats(batch.facts["label"])
         return squared_error(batch.inputs)
-    if objective == CLASSIFY:
+    if kind in ANSWERED:
         at = batch.spans["answer"][:, 0]
         return nats(batch.inputs[np.arange(len(batch)), at], at - 1)
     return _token_nats(batch.inputs)

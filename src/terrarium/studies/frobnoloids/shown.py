@@ -57,15 +57,17 @@ class Shown:
     inputs:
         What networks are given: images ``(n, 3, side, side)``, noisy for denoisers, or tokens.
     positions:
-        ``(n, p)`` words at which features are read; None for images.
+        ``(n, p)`` words at which features are read; None for images and points.
     groups:
-        Image or text of each row of features.
+        Image, text or block of space of each row of features.
     concepts, reduced, held_out:
         All concepts; those that plants' vocabulary has; those that it lacks.
     student:
         What the student of `teachable` sees.
     fine:
         For images, ``reduced`` and ``held_out`` by pixel, from which plants are made.
+    lead:
+        Texts and words in each, or blocks and points in each, of rows of vectors; None for maps.
     """
 
     batch: Batch = field(repr=False)
@@ -77,6 +79,7 @@ class Shown:
     held_out: Concepts = field(repr=False)
     student: Array = field(repr=False)
     fine: tuple[Concepts, Concepts] = field(default=({}, {}), repr=False)
+    lead: tuple[int, int] | None = None
 
 
 def world_of(modality: str, side: int) -> Any:
@@ -192,9 +195,8 @@ def _texts(made: Any, batch: Batch) -> Shown:
     held_out = {name: concepts[name] for name in HELD_OUT_FACTS}
     reduced = {name: x for name, x in concepts.items() if name not in held_out}
     groups = np.repeat(np.arange(n), p)
-    return Shown(
-        batch, batch.inputs, at, groups, concepts, reduced, held_out, words(made, batch, at)
-    )
+    seen = words(made, batch, at)
+    return Shown(batch, batch.inputs, at, groups, concepts, reduced, held_out, seen, lead=(n, p))
 
 
 def tokens_of(made: Any) -> dict[int, str]:
