@@ -109,8 +109,8 @@ def test_a_networks_first_waves_are_named_exactly(objective):
     assert {name.split()[0] for name in own} == {"harmonic", "beat"}
     named = nameability(units, own, seen.groups, permutations=4).score.value
     assert named.min() > 0.999
-    # with its axes exchanged the same waves are others, and leave ten times as much; a SIREN's are so
-    # low that any 64 of their kind come near
+    # with axes exchanged the same waves are others, and leave ten times as much; those of a SIREN
+    # are so low that any 64 of their kind come near
     other = nameability(units, waves(network, x[:, [1, 2, 0]]), seen.groups, permutations=4)
     assert (1 - other.score.value).mean() > 10 * (1 - named).mean()
 
