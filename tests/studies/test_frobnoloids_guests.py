@@ -109,9 +109,10 @@ def test_a_networks_first_waves_are_named_exactly(objective):
     assert {name.split()[0] for name in own} == {"harmonic", "beat"}
     named = nameability(units, own, seen.groups, permutations=4).score.value
     assert named.min() > 0.999
-    # waves turned by a quarter about an axis are other waves
+    # with axes exchanged the same waves are others, and leave ten times as much; those of a SIREN
+    # are so low that any 64 of their kind come near
     other = nameability(units, waves(network, x[:, [1, 2, 0]]), seen.groups, permutations=4)
-    assert other.score.value.mean() < named.mean() - 0.05
+    assert (1 - other.score.value).mean() > 10 * (1 - named).mean()
 
 
 def test_the_phases_of_a_grid_are_those_of_its_cells():
