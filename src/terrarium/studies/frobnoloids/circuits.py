@@ -52,7 +52,10 @@ def circuit_rows(subject: Subject, which: Sequence[int], called: Any) -> list[Ro
     rows: list[Row] = []
     members: list[Row] = []
     for rank, j in enumerate(map(int, which)):
-        factors = {"feature": target.names[j], "frobnoloid": bool(called[j])}
+        factors: dict[str, Any] = {
+            "feature": target.names[j],
+            "frobnoloid": bool(called[j]),
+        }
         key = ("circuit", *subject.kind, subject.seed, j)
         chosen, judging = (kept(rows, j) for rows in halves)
         try:
@@ -92,10 +95,12 @@ def direct_weights(subject: Subject, j: int) -> NDArray[np.float64] | None:
     index = int(subject.live[j])
     if subject.kind[0] == POINTS:
         matrix = subject.network.member_state(0)["layers.1.weight"]
-        return np.asarray(matrix.double().numpy())[:, index]
+        read: NDArray[np.float64] = matrix.double().numpy()[:, index]
+        return read
     if subject.kind[0] == IMAGES:
         return None
-    return np.asarray(subject.fitted.w_enc, np.float64)[index]
+    encoder: NDArray[np.float64] = np.asarray(subject.fitted.w_enc, np.float64)
+    return np.asarray(encoder[index])
 
 
 def member_rows(circuit: Circuit, weights: NDArray[np.float64] | None) -> list[Row]:

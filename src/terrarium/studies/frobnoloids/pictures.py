@@ -129,11 +129,12 @@ def _of_texts(
     subject: Subject, j: int, top: NDArray[np.int64], places: NDArray[np.int64]
 ) -> list[Row]:
     batch = subject.shown.batch
-    texts = tokens_of(world_of(subject.kind[0], 8))
+    texts, positions = tokens_of(world_of(subject.kind[0], 8)), subject.shown.positions
+    assert positions is not None  # rows of text are read token by token
     features = subject.features.reshape(len(batch), -1, subject.features.shape[-1])
     rows = []
     for row, place in zip(top, places, strict=True):
-        at = int(subject.shown.positions[row, place])
+        at = int(positions[row, place])
         said = [texts[int(token)] for token in batch.inputs[row, max(0, at - 5) : at + 1]]
         words = "".join(said[:-1]) + f"[{said[-1].strip()}]"
         value = float(features[row, place, j])
