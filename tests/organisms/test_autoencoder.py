@@ -78,8 +78,9 @@ def test_each_member_is_the_network_written_by_hand(spec):
     images = torch.rand(2, 3, spec.channels, spec.side, spec.side)
     for member in range(2):
         code, made = by_hand(spec, network.member_state(member), images[member])
-        torch.testing.assert_close(network.encode(images)[member], code)
-        torch.testing.assert_close(network(images)[member], made)
+        close = {"rtol": 1e-4, "atol": 5e-5}  # processors add up in another order
+        torch.testing.assert_close(network.encode(images)[member], code, **close)
+        torch.testing.assert_close(network(images)[member], made, **close)
 
 
 def test_residual_blocks_change_nothing_at_first():

@@ -184,7 +184,7 @@ def test_the_loss_is_the_weighted_squared_error():
 
 def test_it_asks_for_a_denoiser():
     other = Recipe(name="no", model=AutoencoderModel(side=8), phases=(phase(),))
-    with pytest.raises(InputError, match="needs a denoiser; the model is a 'autoencoder'"):
+    with pytest.raises(InputError, match="trains 'denoiser', and the model is 'autoencoder'"):
         grow([(other, 0)], Store())
 
 

@@ -162,6 +162,6 @@ def test_other_worlds_are_refused(tmp_path):
     told = recipe(1).model_dump(mode="json")
     told["phases"][0]["sources"][0] |= {"world": "patches", "options": {}}
     told["model"]["vocabulary"] = 9
-    with pytest.raises(InputError, match="choose a text world") as error:
+    with pytest.raises(InputError, match="gives no text") as error:
         grow([(Recipe.model_validate(told), 0)], Store(tmp_path))
     assert "\n" not in str(error.value)

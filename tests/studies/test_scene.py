@@ -15,6 +15,7 @@ from terrarium.errors import InputError
 from terrarium.evidence.hypotheses import Verdict, judge
 from terrarium.evidence.rows import Row, measured
 from terrarium.organisms.coordinate import Coordinate
+from terrarium.organisms.lineage import make_world
 from terrarium.organisms.recipe import CoordinateModel
 from terrarium.randomness import generator
 from terrarium.store import Store
@@ -47,7 +48,6 @@ from terrarium.studies.scene.removals import (
     unit_features,
 )
 from terrarium.studies.site_dictionaries import Fit
-from terrarium.worlds.scenes.world import Scenes
 
 STUDY: Study = studies.get("scene")
 TINY = {"steps": 5, "batch": 32, "rows": 200, "points": 40, "effect_points": 16, "side": 6}
@@ -374,8 +374,7 @@ def test_matched_directions_move_as_far_as_the_unit() -> None:
 def planted_subject() -> Subject:
     """A network of three layers that was not trained, and the scene by default."""
     spec = CoordinateModel(inputs=3, outputs=1, layers=3, width=9, encoding="none")
-    options = Plan(1, 1, 100).recipe("ReLU", "distance").phases[0].sources[0].options
-    world = Scenes.model_validate(options)
+    world = make_world(Plan(1, 1, 100).recipe("ReLU", "distance").phases[0].sources[0]).inner
     points = POINTS[:40]
     return Subject(Coordinate(spec, [("planted", 2)]), None, world, 1, 1.0, points, points)
 
@@ -445,7 +444,7 @@ def test_slices_hold_the_truth(result: StudyResult) -> None:
         if r.metric == "slice" and r.factors["panel"] == "truth" and r.factors["network"] == "ReLU"
     ][1:2]  # fmt: skip
     recipe = Plan(1, 1, 100).recipe("ReLU", "distance")
-    world = Scenes.model_validate(recipe.phases[0].sources[0].options)
+    world = make_world(recipe.phases[0].sources[0]).inner
     x = np.linspace(row.factors["x_from"], row.factors["x_to"], TINY["side"])
     middle = world.box[:, 1].mean()
     points = np.stack([x, np.full(len(x), middle), np.full(len(x), row.factors["y"])], axis=1)

