@@ -178,12 +178,13 @@ def _trainer(
     trl, datasets, transformers = map(import_offline, ("trl", "datasets", "transformers"))
     marks: list[tuple[float, float]] = []
 
-    class Clock(transformers.TrainerCallback):  # type: ignore[misc,name-defined]
-        def on_step_begin(self, *args: Any, **options: Any) -> None:
-            marks.append((time.perf_counter(), time.process_time()))
+    def note(*_: Any, **__: Any) -> None:
+        marks.append((time.perf_counter(), time.process_time()))
 
-        on_train_end = on_step_begin
-
+    # transformers is imported offline, so that its class is known at run time alone
+    clock = type(
+        "Clock", (transformers.TrainerCallback,), {"on_step_begin": note, "on_train_end": note}
+    )
     world = make_world(phase.sources[0])
     batch = world.sample(steps * phase.batch, generator("bench", "policy"), "train")
     texts = prompt_texts(world, batch, organism.folder)
@@ -201,7 +202,7 @@ def _trainer(
             ),
             processing_class=transformers.AutoTokenizer.from_pretrained(organism.folder),
             reward_funcs=helpful,
-            callbacks=[Clock()],
+            callbacks=[clock()],
         )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer, marks
