@@ -253,7 +253,7 @@ def test_adam_is_that_of_pytorch():
     start = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
     ours, theirs = start.clone(), start.clone().requires_grad_()
     adam = Adam({"w": ours})
-    judge = torch.optim.Adam([theirs], lr=0.05, eps=1e-9)
+    judge = torch.optim.Adam([theirs], lr=0.05, betas=adam.betas, eps=1e-9)
     for _ in range(20):
         slope = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))
         ours.grad, theirs.grad = slope, slope.clone()
@@ -306,7 +306,7 @@ def test_rates_rise_and_fall():
     assert rates[9:81] == [1.0] * 72
     assert rates[-1] == pytest.approx(1 / 20)
     assert Training().rate(400, 4096, usual) == pytest.approx(2e-3)
-    few = Training(samples=100 * 2048)
+    few = Training(samples=100 * 1024)
     assert few.rate(50, 4096, usual) == pytest.approx(4e-3)
     assert few.rate(50, 64, usual) == 1e-2
 

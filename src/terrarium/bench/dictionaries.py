@@ -74,7 +74,7 @@ class Case:
     kind: str
     features: int = 1024
     active: int = 16
-    batch: int = 2048
+    batch: int = Training.batch
     samples: int = 200_000
 
 

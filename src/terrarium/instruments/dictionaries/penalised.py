@@ -79,7 +79,7 @@ class Penalised:
     @property
     def usual(self) -> Usual:
         """The rates where none is given."""
-        return Usual(4e-3, hurry=2.0, most=1e-2)
+        return Usual(2e-3, hurry=2.0, most=5e-3)
 
     def step(self, x: Tensor, dead: Int, sparsity: float = 1.0) -> Step:
         """Set gradients for the batch ``x`` ``(n, d)``; ``sparsity`` scales the penalty.

@@ -73,7 +73,7 @@ class Selecting:
         would, and Adam's steps do not follow: at the full rate biases outrun them, and latents
         die (decision 018).
         """
-        return Usual(7e-3, hurry=3.0, most=2e-2, biases=self.weights.b_dec.numel() ** -0.5)
+        return Usual(3.5e-3, hurry=3.0, most=1e-2, biases=self.weights.b_dec.numel() ** -0.5)
 
     def step(self, x: Tensor, dead: Int, sparsity: float = 1.0) -> Step:
         """Set gradients for the batch ``x`` ``(n, d)``; ``dead`` are indices of dead latents.

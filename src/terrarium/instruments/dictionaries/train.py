@@ -54,10 +54,10 @@ class Training:
     """
 
     samples: int = 2_000_000
-    batch: int = 2048
+    batch: int = 1024
     lr: float | None = None
     warmup: float = 0.02
-    decay: float = 0.3
+    decay: float = 0.2
     sparsity_warmup: float = 0.05
     dead_after: int = 100_000
     centre: Literal["mean", "geometric_median"] = "mean"
@@ -139,12 +139,13 @@ class Adam:
     """Adam (Kingma & Ba 2015, algorithm 1) over named tensors, some at a share of the rate.
 
     ``torch.optim`` imports a compiler at its first step, which takes longer than many a
-    dictionary.
+    dictionary.  The second beta is short because a latent's gradients come in bursts: in a
+    dictionary of 1,024 latents, 0.95 instead of 0.999 takes a quarter off the error (decision 018).
     """
 
     tensors: Mapping[str, Tensor]
     shares: Mapping[str, float] = field(default_factory=dict)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-9
 
     def __post_init__(self) -> None:

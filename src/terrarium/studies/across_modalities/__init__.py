@@ -46,7 +46,7 @@ def _defaults(size: Size) -> dict[str, Any]:
         "steps": 1500,
         "batch": 64,
         "sizes": ["XS", BASE],
-        "shown": 200_000,
+        "shown": 100_000,
     }
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {
@@ -58,7 +58,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "shown": 10_000,
         },
         "quick": {},
-        "full": {"rows": 4000, "steps": 3000, "sizes": list(WIDTHS)},
+        "full": {"rows": 4000, "steps": 3000, "sizes": list(WIDTHS), "shown": 200_000},
     }
     return shared | sizes[size]
 

@@ -30,8 +30,8 @@ QUESTION = (
     "does each part of its code add?"
 )
 
-FRESH_SEED = 10
-"""Seeds below were on the screen while budgets were set."""
+FRESH_SEED = 20
+"""Seeds below were on the screen while budgets and hypotheses were set."""
 
 DICTIONARY = ("features", "active", "dictionary_rows")
 """Settings of dictionaries: features, how many are active at a place, places shown in all."""

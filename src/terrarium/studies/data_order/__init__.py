@@ -64,7 +64,7 @@ def _defaults(size: Size) -> dict[str, Any]:
             "seeds": 5,
             "pretraining": 1000,
             "backdoor": 200,
-            "ratios": [0.02, 0.05, 0.1, 0.2, 0.4, 0.7],
+            "ratios": [0.02, 0.05, 0.1, 0.2, 0.5],
             "learning_rates": [LR],
             "exclusivities": [0.0, 1.0],
         },

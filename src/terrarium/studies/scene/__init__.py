@@ -40,8 +40,8 @@ QUESTION = (
     "point. What does each unit do, exactly?"
 )
 
-FRESH_SEED = 10
-"""Seeds below were on the screen while budgets were set."""
+FRESH_SEED = 20
+"""Seeds below were on the screen while budgets and hypotheses were set."""
 
 
 def _defaults(size: Size) -> dict[str, Any]:

@@ -70,11 +70,13 @@ def _feature_parts(rows: Sequence[Row]) -> Figure | None:
     ]
     if not any(r["value"] is not None for r in found):
         return None
-    own, places = (
-        mean_of([r for r in found if r["kind"] == FEATURE and r["partition"] == partition])
-        for partition in ("parts", "slabs")
+    own, places, directions = (
+        mean_of([r for r in found if (r["kind"], r["partition"]) == (kind, partition)])
+        for kind, partition in ((FEATURE, "parts"), (FEATURE, "slabs"), (AS_FEATURE, "parts"))
     )
-    told = "" if own is None or places is None else f": {own:.2f}, against {places:.2f} for slabs"
+    told = ""
+    if own is not None and places is not None and directions is not None:
+        told = f": {own:.2f}, against {places:.2f} for slabs, {directions:.2f} for directions"
     return dots(
         "feature-parts",
         found,

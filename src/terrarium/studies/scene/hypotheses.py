@@ -8,7 +8,7 @@ from terrarium.evidence.hypotheses import Hypothesis
 from terrarium.evidence.predictions import Gate, above, below
 from terrarium.evidence.quantities import Quantity, difference, over_levels, per_seed, where
 from terrarium.studies.scene.networks import DISTANCE, FOURIER, GATE, HASH, RELU, SIREN
-from terrarium.studies.scene.removals import FEATURE, TURNED, UNIT
+from terrarium.studies.scene.removals import AS_FEATURE, FEATURE, TURNED, UNIT
 
 ALL = "all"
 """The mean over hidden layers."""
@@ -41,7 +41,7 @@ def over_networks(metric: str, words: str, unit: str = "", **factors: str | int)
 def _selectivity(kind: str, partition: str) -> Quantity:
     words = f"selectivity of a {kind}'s effect ({partition})"
     # features are those of one layer
-    told = {} if kind == FEATURE else {"layer": ALL}
+    told = {} if kind in (FEATURE, AS_FEATURE) else {"layer": ALL}
     return over_networks("selectivity", words, kind=kind, partition=partition, **told)
 
 
@@ -206,17 +206,26 @@ HYPOTHESES = (
     ),
     Hypothesis(
         name="features-serve-parts",
-        claim="Features of a sparse dictionary of the middle layer keep to the parts of the scene "
-        "more than to slabs of the same sizes that ignore them.",
-        rival="A feature is active in a place, and a part is a place: sparse features are local, "
-        "and no more than that.",
-        counts_for="The selectivity for parts is larger by more than 0.02.",
-        counts_against="By less.",
-        prediction=above(
-            difference(_selectivity(FEATURE, "parts"), _selectivity(FEATURE, "slabs")).called(
-                "selectivity of dictionary features, parts minus slabs"
+        claim="What features of a sparse dictionary of the middle layer do keeps to the parts of "
+        "the scene.",
+        rival="A feature is active in a place, and a part is a place: slabs of the same sizes, or "
+        "directions that move the same points as far, keep as well.",
+        counts_for="The selectivity for parts is larger by more than 0.02 than that for slabs that "
+        "ignore them, and than that of matched directions.",
+        counts_against="By less than either.",
+        prediction=(
+            above(
+                difference(_selectivity(FEATURE, "parts"), _selectivity(FEATURE, "slabs")).called(
+                    "selectivity of dictionary features, parts minus slabs"
+                ),
+                0.02,
             ),
-            0.02,
+            above(
+                difference(
+                    _selectivity(FEATURE, "parts"), _selectivity(AS_FEATURE, "parts")
+                ).called("selectivity for parts, dictionary features minus matched directions"),
+                0.02,
+            ),
         ),
         gates=(all_fit(),),
     ),
