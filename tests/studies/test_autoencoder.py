@@ -116,12 +116,18 @@ def test_impossible_settings_get_one_sentence(
     assert "\n" not in str(error.value)
 
 
-def images_in(folder: Path) -> None:
+def test_images_that_are_too_small_are_told_before_anything_runs(tmp_path: Path) -> None:
+    images_in(tmp_path / "images", 10, 12)
+    with pytest.raises(InputError, match=r"0\.png gives 0 tiles .* make side or reduce smaller"):
+        plan(STUDY, "quick", {"images": str(tmp_path / "images")}, Store(tmp_path / "store"))
+
+
+def images_in(folder: Path, rows: int = 64, columns: int = 80) -> None:
     """Write two images of noise."""
     pillow = pytest.importorskip("PIL.Image")
     folder.mkdir()
     for place in range(2):
-        drawn = generator("photograph", place).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+        drawn = generator("photograph", place).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
         pillow.fromarray(drawn).save(folder / f"{place}.png")
 
 

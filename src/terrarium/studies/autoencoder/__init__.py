@@ -121,6 +121,10 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
 
 def _grown(settings: Mapping[str, Any], plan: Plan, arm: str) -> dict[str, Any]:
     world = _photographs(settings, settings["side"]) if arm in YOURS else None
+    if world is not None:
+        from terrarium.studies.autoencoder.loaded import first_crop
+
+        first_crop(world)  # so that images which are too small are no failed cells
     return {
         "recipe": plan.recipe(arm, world).model_dump(mode="json"),
         "sites": [LATENT, UNITS],

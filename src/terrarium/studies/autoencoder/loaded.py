@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from terrarium.errors import ModelError
 from terrarium.keys import folder_checksum
@@ -48,17 +50,27 @@ def check_opens(path: Path, options: Mapping[str, Any]) -> None:
     cells: models and folders of images above
     `QUICK_BYTES`.  Raises ``InputError`` (``ModelError``) with one sentence.
     """
-    world = Photographs.model_validate(options)
-    images = image_files(world.folder) if world.folder else []
-    crop = None
-    if sum(file.stat().st_size for file in images) <= QUICK_BYTES:
-        crop = world.sample(1, generator("autoencoder", "opens")).inputs
+    crop = first_crop(options)
     if sum(file.stat().st_size for file in _files(path)) > QUICK_BYTES:
         return
     network = load_image_autoencoder(path)
     if crop is not None:
         with torch.no_grad():
             network(torch.from_numpy(crop)[None])
+
+
+def first_crop(options: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """Return a crop ``(1, channels, side, side)`` of a world of `photographs_of`.
+
+    None for folders above `QUICK_BYTES`.  Raises ``InputError`` where an image does not open or is
+    too small for crops of three splits.
+    """
+    world = Photographs.model_validate(options)
+    images = image_files(world.folder) if world.folder else []
+    if sum(file.stat().st_size for file in images) > QUICK_BYTES:
+        return None
+    crop: NDArray[np.float32] = world.sample(1, generator("autoencoder", "opens")).inputs
+    return crop
 
 
 def _files(path: Path) -> list[Path]:
