@@ -20,6 +20,8 @@ from terrarium.figures.layout import (
 )
 from terrarium.figures.theme import DASHES, SHAPES, slots
 
+SEEDS = {"filter": "datum.kind == 'seed'"}
+
 
 def layer_curves(
     name: str,
@@ -138,10 +140,9 @@ def _layers(
         "symbolStrokeWidth": 0,
         "labelExpr": SPACED,
     }
-    x_axis: dict[str, Any] = {"tickMinStep": 1, "grid": False, "labelFlush": False}
     y_scale = {"domain": list(y_domain)} if y_domain else {"zero": False}
     base: dict[str, Any] = {
-        "x": {"field": x, "type": "quantitative", "title": x_title, "axis": x_axis},
+        "x": _x_channel(x, x_title, x_scale, points),
         "y": {"field": y, "type": "quantitative", "title": y_title, "scale": y_scale},
         "color": {
             "field": quantity,
@@ -150,27 +151,42 @@ def _layers(
             "legend": legend,
         },
     }
-    if x == "layer":
-        base["x"]["scale"] = {"nice": False, "padding": 8}
-        x_axis["values"] = _whole(points)
-        x_axis["format"] = "d"
-    if x_scale == "symlog":
-        # beside 0 lies the smallest step, at the distance of a doubling
-        least = min((abs(point) for point in points if point), default=1.0)
-        base["x"]["scale"] = {"type": "symlog", "constant": least}
-        x_axis.update(values=_whole(points), labelOverlap=True, format=".6~g")
-        x_axis.pop("tickMinStep")
-    dash = {**base["color"], "scale": {"domain": domain, "range": _cycle(DASHES, domain)}}
-    shape = {**base["color"], "scale": {"domain": domain, "range": _cycle(SHAPES, domain)}}
     tips = [
         {"field": quantity, "type": "nominal"},
         {"field": x, "type": "quantitative", "title": x_title},
         {"field": y, "type": "quantitative", "format": ".3f", "title": y_title},
     ]
+    layers = _marks(base, tips, domain)
+    # Vega warns of a layer without any data.
+    return [layer for layer in layers if seeded or layer["transform"] != [SEEDS]]
+
+
+def _x_channel(x: str, title: str, scale: str, points: Sequence[Any]) -> dict[str, Any]:
+    axis: dict[str, Any] = {"tickMinStep": 1, "grid": False, "labelFlush": False}
+    channel: dict[str, Any] = {"field": x, "type": "quantitative", "title": title, "axis": axis}
+    if x == "layer":
+        channel["scale"] = {"nice": False, "padding": 8}
+        axis["values"] = _whole(points)
+        axis["format"] = "d"
+    if scale == "symlog":
+        # beside 0 lies the smallest step, at the distance of a doubling
+        least = min((abs(point) for point in points if point), default=1.0)
+        channel["scale"] = {"type": "symlog", "constant": least}
+        axis.update(values=_whole(points), labelOverlap=True, format=".6~g")
+        axis.pop("tickMinStep")
+    return channel
+
+
+def _marks(
+    base: Mapping[str, Any], tips: list[dict[str, Any]], domain: list[str]
+) -> list[dict[str, Any]]:
+    """Return bands, seeds and means as layers, from the channels that all of them share."""
+    dash = {**base["color"], "scale": {"domain": domain, "range": _cycle(DASHES, domain)}}
+    shape = {**base["color"], "scale": {"domain": domain, "range": _cycle(SHAPES, domain)}}
     ends = [{"field": e, "type": "quantitative", "format": ".3f"} for e in ("low", "high")]
-    mean, seed = ({"filter": f"datum.kind == '{kind}'"} for kind in ("mean", "seed"))
+    mean = {"filter": "datum.kind == 'mean'"}
     banded = {"filter": "datum.kind == 'mean' && datum.low != null"}
-    layers: list[dict[str, Any]] = [
+    return [
         {
             "transform": [banded],
             "mark": {"type": "area", "opacity": 0.13, "clip": True},
@@ -181,7 +197,7 @@ def _layers(
             },
         },
         {
-            "transform": [seed],
+            "transform": [SEEDS],
             "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.5, "clip": True},
             "encoding": {**base, "detail": {"field": "seed"}},
         },
@@ -201,13 +217,11 @@ def _layers(
         },
         {
             # A seed that stands alone at a point has no line: show it as a dot as well.
-            "transform": [seed],
+            "transform": [SEEDS],
             "mark": {"type": "point", "filled": True, "size": 9, "opacity": 0.6},
             "encoding": {**base, "tooltip": [*tips, {"field": "seed", "type": "nominal"}]},
         },
     ]
-    # Vega warns of a layer without any data.
-    return [layer for layer in layers if seeded or layer["transform"] != [seed]]
 
 
 def _whole(points: Sequence[Any]) -> list[Any]:

@@ -163,6 +163,14 @@ def _layers(
     number = {"type": "quantitative", "format": ".3f"}
     tips.append({"field": value, "title": x_title, **number})
     tips += [{"field": column, "type": "nominal"} for column in detail]
+    return _marks(at, shape, tips)
+
+
+def _marks(
+    at: Mapping[str, Any], shape: Mapping[str, Any], tips: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return rules, ticks and dots as layers, from the channels that all of them share."""
+    number = {"type": "quantitative", "format": ".3f"}
     ends = [{"field": "low", **number}, {"field": "high", **number}]
     mean = {"filter": "datum.kind == 'mean'"}
     return [
