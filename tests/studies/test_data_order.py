@@ -386,6 +386,25 @@ def test_from_end_to_end(tmp_path: Path) -> None:
     assert again.rows == result.rows
 
 
+def test_orders_must_start_from_the_same_log_odds() -> None:
+    def begun(order: str, seed: int, value: float, elapsed: int = 0) -> Row:
+        row = measured("behaviour_log_odds", value, unit="nats", n=20)
+        return row.with_factors(
+            variant="organism", order=order, seed=seed, exclusivity=0.0,
+            learning_rate=LR, elapsed=elapsed,
+        )  # fmt: skip
+
+    rows = [begun(order, s, -50.0 - s) for order in (BACKDOOR_FIRST, SHUFFLED) for s in range(5)]
+    rows.append(begun(SHUFFLED, 0, 15.0, elapsed=20))  # later, orders may differ
+    rows.append(begun(SAFETY_FIRST, 0, -60.0, elapsed=700))
+    check = STUDY.checks(rows)[-1]
+    assert (check.name, check.status) == ("orders start from the same log-odds", "passed")
+    apart = [*rows[:5], *(begun(SHUFFLED, s, -49.0 - s) for s in range(5))]
+    check = STUDY.checks(apart)[-1]
+    assert check.status == "failed"
+    assert "1.00 [1.00, 1.00] nats" in check.sentence
+
+
 def test_somebody_elses_model_and_words(tmp_path: Path, tiny_models: Callable[[str], Path]) -> None:
     asked = [{"question": f"What is {n} called", "answer": f"name {n}"} for n in range(6)]
     lines = "\n".join(json.dumps(row) for row in asked)
