@@ -47,8 +47,8 @@ class TextAutoencoder(Fleet):
         if spec.vocabulary is None:
             raise ValueError("the vocabulary must be set before an autoencoder of text is built")
         super().__init__(spec, _shapes(spec), lambda key: _initial(spec, key), keys)
-        self.embedding = Embedding(self)  # type: ignore[arg-type]
-        blocks = [Block(self, i) for i in range(2 * spec.layers)]  # type: ignore[arg-type]
+        self.embedding = Embedding(self)
+        blocks = [Block(self, i) for i in range(2 * spec.layers)]
         self.encoder = nn.ModuleList(blocks[: spec.layers])
         self.decoder = nn.ModuleList(blocks[spec.layers :])
         self.latent = Code(self)

@@ -147,7 +147,7 @@ class Transformer(Fleet):
 class Embedding(nn.Module):
     """Looks tokens up: ``(member, n, t)`` to ``(member, n, t, width)``."""
 
-    def __init__(self, network: Transformer) -> None:
+    def __init__(self, network: Fleet) -> None:
         super().__init__()
         self._network = (network,)  # a tuple hides the parent from nn.Module's tree
 
@@ -169,7 +169,7 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     """Causal multi-head attention with rotary positions; returns what it adds."""
 
-    def __init__(self, network: Transformer, layer: int) -> None:
+    def __init__(self, network: Fleet, layer: int) -> None:
         super().__init__()
         self._network, self._layer = (network,), layer
 
@@ -189,7 +189,7 @@ class Attention(nn.Module):
 class Hidden(nn.Module):
     """The hidden units of a SwiGLU block."""
 
-    def __init__(self, network: Transformer, layer: int) -> None:
+    def __init__(self, network: Fleet, layer: int) -> None:
         super().__init__()
         self._network, self._layer = (network,), layer
 
@@ -204,7 +204,7 @@ class Hidden(nn.Module):
 class MLP(nn.Module):
     """A SwiGLU block; returns what it adds."""
 
-    def __init__(self, network: Transformer, layer: int) -> None:
+    def __init__(self, network: Fleet, layer: int) -> None:
         super().__init__()
         self._network, self._layer = (network,), layer
         self.hidden = Hidden(network, layer)
@@ -218,7 +218,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One pre-norm block: ``x + attention(norm(x))``, then ``+ mlp(norm(.))``."""
 
-    def __init__(self, network: Transformer, layer: int) -> None:
+    def __init__(self, network: Fleet, layer: int) -> None:
         super().__init__()
         self._network, self._layer = (network,), layer
         self.attention = Attention(network, layer)
