@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -480,8 +481,9 @@ def rows_of(
     any_ = {"arm": FEW, "against": ANY, "part": SINGLE}
     rows.append(row("effect_ratio", 0.0, site=LATENT, **any_))
     rows.append(row("effect_ratio", units, site=UNITS, **any_))
-    varying = {"arm": FEW, "against": VARYING, "part": FEATURES}
-    rows.append(row("effect_ratio", units, site=UNITS, **varying))
+    for part in (SINGLE, FEATURES):
+        varying = {"arm": FEW, "against": VARYING, "part": part}
+        rows.append(row("effect_ratio", units, site=UNITS, **varying))
     return rows
 
 
@@ -499,6 +501,21 @@ def test_the_contrary_is_contradicted() -> None:
     found = verdicts(removed=0.2, gain=0.5, outline=0.0, aligned=0.0, units=0.0)
     against = {name for name, v in found.items() if v.verdict == "contradicted"}
     assert against == {h.name for h in HYPOTHESES} - {"latents-are-no-basis"}
+
+
+def test_units_must_beat_directions_in_which_their_maps_vary() -> None:
+    rows = [
+        row
+        for seed in SEEDS
+        for row in rows_of(seed, removed=0.8, gain=4, outline=0.6, aligned=0.3, units=0.3)
+    ]
+    told = {"site": UNITS, "part": SINGLE, "against": VARYING}
+    alike = [
+        replace(row, value=0.0) if told.items() <= row.factors.items() else row for row in rows
+    ]
+    found = {v.hypothesis: v.verdict for v in judge(HYPOTHESES, alike)}
+    assert found["units-are-a-basis"] == "contradicted"
+    assert found["features-matter"] == "supported"
 
 
 def test_networks_that_learnt_nothing_say_nothing() -> None:

@@ -493,8 +493,12 @@ def rows_of(seed: int, told: dict[str, float], error: float = 0.1) -> list[Row]:
             rows.append(
                 row("selectivity", value, **own, kind=kind, partition=partition, layer="all")
             )
-        for partition, value in (("parts", 0.4), ("slabs", 0.4 - told["features"])):
-            own_features = {"kind": FEATURE, "partition": partition, "layer": 2}
+        for kind, partition, value in (
+            (FEATURE, "parts", 0.4),
+            (FEATURE, "slabs", 0.4 - told["features"]),
+            (AS_FEATURE, "parts", 0.4 - told["directions"]),
+        ):
+            own_features = {"kind": kind, "partition": partition, "layer": 2}
             rows.append(row("selectivity", value, **own, **own_features))
         rows.append(row("curvature_rank", told["curvature"], **own, order="as it is"))
         rows.append(row("interaction", told["missed"], **own, layer=1, together="half"))
@@ -503,10 +507,10 @@ def rows_of(seed: int, told: dict[str, float], error: float = 0.1) -> list[Row]:
 
 FOR = {"cost_ratio": 0.3, "largest_ratio": 0.3, "locality": 0.3, "depth": 0.3, "step": 0.2,
        "parts": 0.1, "turned": 0.1, "curvature": 0.3, "missed": 0.05,
-       "features": 0.1}  # fmt: skip
+       "features": 0.1, "directions": 0.1}  # fmt: skip
 AGAINST = {"cost_ratio": 0.0, "largest_ratio": 0.0, "locality": 0.0, "depth": 0.0, "step": 0.0,
            "parts": 0.0, "turned": 0.0, "curvature": 0.0, "missed": 0.5,
-           "features": 0.0}  # fmt: skip
+           "features": 0.0, "directions": 0.0}  # fmt: skip
 
 
 def verdicts(told: dict[str, float], error: float = 0.1) -> dict[str, Verdict]:
@@ -520,6 +524,11 @@ def test_what_is_planted_is_supported() -> None:
 
 def test_the_contrary_is_contradicted() -> None:
     assert {v.verdict for v in verdicts(AGAINST).values()} == {"contradicted"}
+
+
+def test_features_must_keep_to_parts_more_than_matched_directions() -> None:
+    found = verdicts(FOR | {"directions": 0.0})["features-serve-parts"]
+    assert found.verdict == "contradicted"
 
 
 def test_networks_that_did_not_fit_say_nothing() -> None:
