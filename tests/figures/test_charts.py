@@ -92,6 +92,16 @@ def test_dots_keep_the_order_of_rows() -> None:
     assert [row["label"] for row in figure.data if row["kind"] == "mean"] == ["z", "a"]
 
 
+def test_columns_that_a_chart_makes_itself_are_refused() -> None:
+    """A group called ``kind`` was overwritten by 'mean' and 'seed', and nothing was drawn."""
+    with pytest.raises(InputError, match="a column 'kind' of its own; give yours another name"):
+        dots("d", seeded([0.5, 0.6], label="a", kind="normal"), group="kind", **WORDS)
+    with pytest.raises(InputError, match="a column 'seeds' of its own"):
+        layer_curves("c", seeded([0.5], layer=1, quantity="q", seeds=1), facet="seeds", **WORDS)
+    with pytest.raises(InputError, match="a column 'rank' of its own"):
+        matrix("m", seeded([0.5], rank=1, y=2), x="rank", y="y", **WORDS)
+
+
 def test_missing_columns_and_no_rows_are_told() -> None:
     with pytest.raises(InputError, match="no column 'layer'"):
         layer_curves("c", seeded([0.5], quantity="knows"), **WORDS)

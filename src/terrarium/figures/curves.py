@@ -9,6 +9,7 @@ from typing import Any, Literal
 from terrarium.evidence.intervals import mean_interval
 from terrarium.figures.figure import Figure
 from terrarium.figures.layout import (
+    MADE,
     SPACED,
     Record,
     defined,
@@ -54,7 +55,7 @@ def layer_curves(
     The band is Student's t interval of the mean over seeds (two seeds or more), at ``level``.
     Raises ``InputError`` where there are no rows or a column is missing.
     """
-    need(rows, [x, y, quantity, seed, *([facet] if facet else [])], name)
+    need(rows, [x, y, quantity, seed, *([facet] if facet else [])], name, MADE)
     missing = len(rows) - len(defined(rows, y))
     keep = [*([facet] if facet else []), quantity, x]
     seeds = [_point(row, keep, y, row[seed], "seed") for row in rows if row[seed] is not None]

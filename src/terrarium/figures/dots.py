@@ -9,6 +9,7 @@ from typing import Any
 from terrarium.evidence.intervals import mean_interval
 from terrarium.figures.figure import Figure
 from terrarium.figures.layout import (
+    MADE,
     SPACED,
     Record,
     defined,
@@ -52,7 +53,7 @@ def dots(
     missing, not zero.  Raises ``InputError`` where there are no rows or a column is missing.
     """
     extra = [column for column in (facet, group) if column]
-    need(rows, [label, value, seed, *extra, *detail], name)
+    need(rows, [label, value, seed, *extra, *detail], name, MADE)
     drawn = defined(rows, value)
     keep = [*extra, label]
     data = _data(drawn, keep, value, seed, detail, level)

@@ -48,7 +48,9 @@ def histogram(
 
     Raises ``InputError`` where there are no rows or a column is missing.
     """
-    need(rows, [low, high, value, seed, group, *([facet] if facet else [])], name)
+    need(
+        rows, [low, high, value, seed, group, *([facet] if facet else [])], name, ("kind", "seeds")
+    )
     drawn = defined(rows, value)
     found = ordered(str(row[group]) for row in rows)
     series = [*(g for g in groups if g in found), *(g for g in found if g not in groups)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from terrarium.errors import InputError
@@ -104,11 +104,25 @@ def ordered(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def need(rows: Sequence[Record], columns: Iterable[str], name: str) -> None:
-    """Raise ``InputError`` unless there are rows and each has all ``columns``."""
+MADE = ("kind", "low", "high", "seeds")
+"""Columns that charts of seeds and their means add to their data."""
+
+
+def need(
+    rows: Sequence[Record], columns: Iterable[str], name: str, made: Collection[str] = ()
+) -> None:
+    """Raise ``InputError`` unless there are rows and each has all ``columns``.
+
+    ``made`` are columns that the chart adds to its data: one of the same name would be lost.
+    """
     if not rows:
         raise InputError(f"Figure '{name}': there are no rows to draw; measure them first.")
     for column in columns:
+        if column in made:
+            raise InputError(
+                f"Figure '{name}': the chart makes a column '{column}' of its own; give yours "
+                "another name."
+            )
         missing = sum(column not in row for row in rows)
         if missing:
             raise InputError(

@@ -9,13 +9,17 @@ from typing import Any
 from terrarium.evidence.intervals import mean_interval
 from terrarium.evidence.rows import Interval
 from terrarium.figures.figure import Figure
-from terrarium.figures.layout import SPACED, Record, defined, frame, need, ordered, with_gaps
+from terrarium.figures.layout import MADE, SPACED, Record, defined, frame, need, ordered, with_gaps
 from terrarium.figures.theme import SHADES
 
 _CELL = 64
 """Pixels of a cell's height: a number, its interval and a line of seeds."""
 _SEEDS_WIDTH = 56
 """Pixels that the line of seeds may take."""
+
+
+DRAWN = ("shade", "label", "range", "rank")
+"""Columns that say how a cell is drawn."""
 
 
 def matrix(
@@ -42,7 +46,7 @@ def matrix(
     through its middle (neutral) to the upper end (blue).  A cell without any defined value shows
     a dash.  Raises ``InputError`` where there are no rows or a column is missing.
     """
-    need(rows, [x, y, value, seed, *([facet] if facet else [])], name)
+    need(rows, [x, y, value, seed, *([facet] if facet else [])], name, (*MADE, *DRAWN))
     keep = [*([facet] if facet else []), y, x]
     data: list[dict[str, Any]] = []
     for key in ordered(tuple(row[column] for column in keep) for row in rows):

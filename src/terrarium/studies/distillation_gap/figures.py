@@ -252,7 +252,7 @@ def _gaps(rows: Sequence[Row]) -> Figure | None:
         ends = records_of(rows, "behaviour_rate", complexity=complexity, **levels)
         normal = {r["seed"]: r["value"] for r in ends if r["kind"] == NORMAL}
         found += [
-            {**r, "label": complexity, "value": r["value"] - normal[r["seed"]]}
+            {**r, "label": complexity, "data": r["kind"], "value": r["value"] - normal[r["seed"]]}
             for r in _by_kind(ends)
             if r["kind"] != NORMAL and r["value"] is not None and normal.get(r["seed"]) is not None
         ]
@@ -269,7 +269,7 @@ def _gaps(rows: Sequence[Row]) -> Figure | None:
         title=f"The robustness gap before and after matching: {told}",
         caption="Behaviour rate under the trigger after SFT, minus the normal one's of the same "
         "seed (difference of proportions), by the complexity of the trigger. Ticks are seeds.",
-        group="kind",
+        group="data",
         x_title="difference of rates (proportion)",
         references={"no gap": 0.0},
     )
