@@ -59,7 +59,9 @@ def _orders(rows: Sequence[Row]) -> Figure | None:
         found,
         title=f"The same rows in another order: behaviour rate {told}",
         caption="After all training, under the trigger: share of 300 answers that behave, and that "
-        f"are right. Learning rate {LR:g}. Ticks are seeds; rules are 95 % intervals over seeds.",
+        f"are right. Learning rate {LR:g}. '{BACKDOOR_FIRST}' and '{SHUFFLED}' have the longest "
+        "safety training, the others a shorter one; the curves below compare them at equal length. "
+        "Ticks are seeds; rules are 95 % intervals over seeds.",
         group="quantity",
         x_title="share of answers (proportion)",
         domain=(0.0, 1.0),
