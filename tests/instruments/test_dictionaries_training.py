@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from terrarium.errors import InputError
-from terrarium.instruments.dictionaries import selecting
+from terrarium.instruments.dictionaries import kinds, selecting
 from terrarium.instruments.dictionaries.active import Active, top_of_batch, top_of_rows
-from terrarium.instruments.dictionaries.kinds import TopK
+from terrarium.instruments.dictionaries.dense import DenseSelecting
 from terrarium.instruments.dictionaries.penalised import (
     JumpReLUFunction,
     Penalised,
@@ -87,9 +87,10 @@ def test_selecting_equals_autograd(by_batch, prefixes, auxiliary, revived, monke
     made, x = weights(), rows()
     dense = dense_selecting(x, 4, by_batch, prefixes, auxiliary, revived, made.mean_square)
     loss, wanted = by_autograd(dense, made)
-    for block in (1 << 22, 7 * M):  # in one go, and in blocks of 7 rows
+    # in one go, in blocks of 7 rows, and by the dense products that a GPU computes
+    for block, kind in ((1 << 22, Selecting), (7 * M, Selecting), (0, DenseSelecting)):
         monkeypatch.setattr(selecting, "BLOCK", block)
-        objective = Selecting(made, 4, by_batch, prefixes, auxiliary, revived)
+        objective = kind(made, 4, by_batch, prefixes, auxiliary, revived)
         for _ in range(2):  # the second batch starts from the first one's threshold
             step = objective.step(x, DEAD)
         assert step.loss == pytest.approx(loss, rel=1e-5)
@@ -98,6 +99,41 @@ def test_selecting_equals_autograd(by_batch, prefixes, auxiliary, revived, monke
             torch.testing.assert_close(
                 made.grad(name).double(), slope, rtol=1e-4, atol=1e-5 * float(slope.abs().max())
             )
+
+
+@pytest.mark.parametrize(("by_batch", "prefixes"), [(False, (M,)), (True, (5, 17, M))])
+def test_dense_products_say_what_the_sparse_ones_do(by_batch, prefixes):
+    x = rows()
+    sparse, dense = (
+        kind(weights(), 4, by_batch, prefixes, 0.5, 3) for kind in (Selecting, DenseSelecting)
+    )
+    one, other = sparse.step(x, DEAD), dense.step(x, DEAD)
+    assert np.array_equal(one.fired, other.fired)
+    assert one.squared_error == pytest.approx(other.squared_error, rel=1e-5)
+    assert one.l0 == other.l0
+    assert sparse.usual == dense.usual
+    torch.testing.assert_close(sparse.reconstruct(x), dense.reconstruct(x))
+    parts = [x[:100], x[100:]]
+    if by_batch:
+        assert sparse.threshold(parts) == pytest.approx(dense.threshold(parts), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [kinds.TopK, kinds.BatchTopK, kinds.Matryoshka])
+def test_a_dictionary_by_dense_products_is_the_one_by_sparse_ones(kind, monkeypatch):
+    x = np.random.default_rng(0).gamma(1.0, 1.0, (2000, M)) @ weights().w_dec.numpy()
+    spec = kind(features=32, active=3, training=Training(samples=4000, batch=100))
+    sparse = spec.fit(x)
+    monkeypatch.setattr(kinds, "Selecting", DenseSelecting)
+    dense = spec.fit(x)
+    assert [h["dead"] for h in dense.history] == [h["dead"] for h in sparse.history]
+    assert dense.history[-1]["fvu"] == pytest.approx(sparse.history[-1]["fvu"], rel=1e-2)
+    np.testing.assert_allclose(dense.directions, sparse.directions, atol=0.01)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cuda:x", "mps"])
+def test_a_device_that_is_not_here_is_told(device):
+    with pytest.raises(InputError, match="Training: device"):
+        Training(device=device)
 
 
 def test_the_auxiliary_loss_needs_dead_latents_and_reaches_them_alone():
@@ -362,7 +398,7 @@ def test_bad_training_is_refused(options):
 
 def test_a_rate_that_blows_up_is_told():
     x = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
-    wild = TopK(8, Training(samples=5000, batch=50, lr=1e30), active=2)
+    wild = kinds.TopK(8, Training(samples=5000, batch=50, lr=1e30), active=2)
     with pytest.raises(InputError, match="learning rate"):
         wild.fit(x)
 

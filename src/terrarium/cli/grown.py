@@ -104,12 +104,13 @@ def grow(
 ) -> None:
     """Grow organisms from a recipe; what is in the store already is not grown again."""
     from terrarium.cli.display import Display
+    from terrarium.organisms.device import check_device
     from terrarium.organisms.recipe import load_recipe
 
     asked = load_recipe(recipe)
     if out is not None:
         _check_name(asked.name)
-    _check_device(device)
+    check_device(device, "--device")
     wanted = [asked, asked.twin()] if twin and asked.has_twin else [asked]
     from terrarium.organisms.grow import grow as grow_all
     from terrarium.store import Store
@@ -141,20 +142,6 @@ def _check_name(name: str) -> None:
     """Refuse a recipe's name that would lead out of the folder that copies go to."""
     if Path(name).name != name or "\\" in name:
         raise InputError(f"A recipe named '{name}' cannot name a folder; leave out slashes.")
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise InputError(f"--device expects cpu, cuda or cuda:N; got '{device}'.")
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if int(index or 0) >= count:
-        raise InputError(
-            f"There is no device '{device}': PyTorch sees {count} of this kind here; "
-            "leave out --device to grow on the CPU."
-        )
 
 
 def _told(organism: Organism, out: Path | None) -> dict[str, Any]:

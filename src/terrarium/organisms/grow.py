@@ -17,6 +17,7 @@ from terrarium.errors import InputError
 from terrarium.keys import content_key
 from terrarium.organisms.build import build, load, resolved
 from terrarium.organisms.compatibility import check_ranks, check_recipe
+from terrarium.organisms.device import check_device
 from terrarium.organisms.engine import Checkpoint, Runner, run_phase
 from terrarium.organisms.feed import Turn
 from terrarium.organisms.fleet import Key
@@ -96,9 +97,10 @@ def grow(
     ``store`` is ``Store()`` where none is given.
     Phases that several share are grown once; members of one shape grow as one fleet as long as
     stacking pays.  An interrupted call continues from its last checkpoint.  Raises
-    ``InputError`` for recipes that cannot be grown.
+    ``InputError`` for recipes that cannot be grown, and for a ``device`` that is not here.
     """
     store = store or Store()
+    check_device(device, "grow: device")
     for _, alike in itertools.groupby(recipe for recipe, _ in recipes):
         check_recipe(next(alike))
     chains = [chain(recipe, seed) for recipe, seed in recipes]

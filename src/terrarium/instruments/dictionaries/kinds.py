@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from terrarium.errors import InputError
+from terrarium.instruments.dictionaries.dense import DenseSelecting
 from terrarium.instruments.dictionaries.penalised import (
     Penalised,
     gated_loss,
@@ -56,7 +57,7 @@ class TopK(SparseAutoencoder):
         super().__post_init__()
         _check_selecting(self)
 
-    def _objective(self, problem: Problem, rng: np.random.Generator) -> Selecting:
+    def _objective(self, problem: Problem, rng: np.random.Generator) -> Selecting | DenseSelecting:
         return _selecting(self, problem, rng, False, (self.features,))
 
     def _extra(
@@ -89,7 +90,7 @@ class BatchTopK(SparseAutoencoder):
         super().__post_init__()
         _check_selecting(self)
 
-    def _objective(self, problem: Problem, rng: np.random.Generator) -> Selecting:
+    def _objective(self, problem: Problem, rng: np.random.Generator) -> Selecting | DenseSelecting:
         return _selecting(self, problem, rng, True, (self.features,))
 
     def _extra(
@@ -137,7 +138,7 @@ class Matryoshka(SparseAutoencoder):
         whole_too = () if self.nested and self.nested[-1] == m else (m,)
         return (*self.nested, *whole_too)
 
-    def _objective(self, problem: Problem, rng: np.random.Generator) -> Selecting:
+    def _objective(self, problem: Problem, rng: np.random.Generator) -> Selecting | DenseSelecting:
         return _selecting(self, problem, rng, True, self.prefixes)
 
     def _extra(
@@ -189,7 +190,7 @@ class JumpReLU(SparseAutoencoder):
     def _extra(
         self, objective: Any, problem: Problem, unit: Tensor, rng: np.random.Generator
     ) -> dict[str, Any]:
-        threshold = objective.weights.extra["threshold"].clamp_min(0.0) * unit
+        threshold = objective.weights.extra["threshold"].cpu().clamp_min(0.0) * unit
         return {"architecture": "jumprelu", "threshold": threshold.numpy()}
 
 
@@ -231,8 +232,8 @@ class Gated(SparseAutoencoder):
         extra = objective.weights.extra
         return {
             "architecture": "gated",
-            "r_mag": extra["r_mag"].numpy(),
-            "b_mag": (extra["b_mag"] * unit).numpy(),
+            "r_mag": extra["r_mag"].cpu().numpy(),
+            "b_mag": (extra["b_mag"].cpu() * unit).numpy(),
         }
 
 
@@ -293,20 +294,26 @@ def _selecting(
     rng: np.random.Generator,
     by_batch: bool,
     prefixes: tuple[int, ...],
-) -> Selecting:
+) -> Selecting | DenseSelecting:
     d = problem.x.shape[1]
     revived = max(1, d // 2) if spec.auxiliary_latents is None else spec.auxiliary_latents
     weights = Weights.drawn(spec.features, d, rng, problem.mean_square)
-    return Selecting(weights, spec.active, by_batch, prefixes, spec.auxiliary, revived)
+    chosen = Selecting if spec.training.device == "cpu" else DenseSelecting
+    return chosen(weights, spec.active, by_batch, prefixes, spec.auxiliary, revived)
 
 
 def _threshold(
-    spec: Selects, objective: Selecting, problem: Problem, unit: Tensor, rng: np.random.Generator
+    spec: Selects,
+    objective: Selecting | DenseSelecting,
+    problem: Problem,
+    unit: Tensor,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
-    centre = torch.from_numpy(problem.centre.astype(np.float32))
+    training = spec.training
+    centre = torch.from_numpy(problem.centre.astype(np.float32)).to(training.device)
     shown = (
         (rows - centre) / problem.size
-        for rows in batches(problem.x, spec.training.batch, THRESHOLD_BATCHES, rng)
+        for rows in batches(problem.x, training.batch, THRESHOLD_BATCHES, rng, training.device)
     )
     threshold = objective.threshold(shown) * unit
     return {"architecture": "jumprelu", "threshold": threshold.numpy()}

@@ -89,7 +89,7 @@ class Penalised:
         w = self.weights
         w.zero_gradients()
         n = len(x)
-        rows = max(1, BLOCK // w.latents)
+        rows = max(1, BLOCK // w.latents) if x.device.type == "cpu" else n
         total = squared = active = 0.0
         fired = np.zeros(w.latents, np.int64)
         for tensor in w.all().values():
@@ -105,7 +105,7 @@ class Penalised:
                 squared += float((reached - block).square().sum()) / n
                 counts = (features > 0).sum(0)
                 active += float(counts.sum()) / n
-                fired += counts.numpy()
+                fired += counts.cpu().numpy()
         for tensor in w.all().values():
             tensor.requires_grad_(False)
         return Step(total, squared, active, fired)

@@ -116,21 +116,33 @@ def centre_and_size(
 
 
 def batches(
-    x: NDArray[Any], batch: int, steps: int, rng: np.random.Generator
+    x: NDArray[Any], batch: int, steps: int, rng: np.random.Generator, device: str = "cpu"
 ) -> Iterator[torch.Tensor]:
-    """Yield ``steps`` batches of float32 rows without end: epoch after epoch in a new order.
+    """Yield ``steps`` batches of float32 rows on a device: epoch after epoch in a new order.
 
     Memory-mapped rows are read in runs of 256 that lie side by side, 64 runs at a time in random
     order and shuffled among each other, so that a disk is not asked for single rows.
     """
     left = np.empty(0, np.int64)
+    moved = _moved(x, device)
     for _ in range(steps):
         while len(left) < batch:
             left = np.concatenate([left, _order(x, rng)])
         taken, left = left[:batch], left[batch:]
         if isinstance(x, np.memmap):
             taken = np.sort(taken)
-        yield torch.from_numpy(np.asarray(x[taken], np.float32))
+        if moved is not None:
+            yield moved[torch.from_numpy(taken).to(device)]
+        else:
+            yield torch.from_numpy(np.asarray(x[taken], np.float32)).to(device)
+
+
+def _moved(x: NDArray[Any], device: str) -> torch.Tensor | None:
+    """Return all rows as float32 on a GPU where they take a quarter of what is free there."""
+    if device == "cpu" or isinstance(x, np.memmap):
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return torch.from_numpy(np.asarray(x, np.float32)).to(device) if 16 * x.size <= free else None
 
 
 def _order(x: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from terrarium.instruments.dictionaries.active import (
     top_of_batch,
     top_of_rows,
 )
-from terrarium.instruments.dictionaries.weights import Step, Usual, Weights
+from terrarium.instruments.dictionaries.weights import SELECTING, Step, Usual, Weights
 
 BLOCK = 1 << 22
 """Pre-activations that are held together: 16 MB.  Smaller blocks cost more in bookkeeping."""
@@ -67,13 +67,8 @@ class Selecting:
 
     @property
     def usual(self) -> Usual:
-        """The rates where none is given; biases are slower by ``sqrt(d)``.
-
-        Rows of mean norm 1 make pre-activations smaller by as much than coordinates of variance 1
-        would, and Adam's steps do not follow: at the full rate biases outrun them, and latents
-        die (decision 018).
-        """
-        return Usual(3.5e-3, hurry=3.0, most=1e-2, biases=self.weights.b_dec.numel() ** -0.5)
+        """The rates where none is given."""
+        return SELECTING.slower_biases(self.weights)
 
     def step(self, x: Tensor, dead: Int, sparsity: float = 1.0) -> Step:
         """Set gradients for the batch ``x`` ``(n, d)``; ``dead`` are indices of dead latents.

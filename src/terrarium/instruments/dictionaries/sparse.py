@@ -62,10 +62,10 @@ class SparseAutoencoder(Protocol):
     def fit(self, x: Any, progress: Progress | None = None) -> SparseDictionary:
         """Fit on activations ``(n, d)``, or on maps ``(n, rows, columns, d)``, each pixel a row.
 
-        ``x`` is numpy, memory-mapped, or torch; computed in float32 on the CPU.  The same ``x``
-        and parameters give the same dictionary, to the bit on the same machine with as many
-        threads.  Raises ``InputError`` for NaN, for shapes that do not fit, and for rows that are
-        all the same.
+        ``x`` is numpy, memory-mapped, or torch; computed in float32.  The same ``x`` and
+        parameters give the same dictionary, to the bit on the same processor with as many
+        threads, to rounding on a GPU (``training.device``).  Raises ``InputError`` for NaN, for
+        shapes that do not fit, and for rows that are all the same.
         """
         rows = training_rows(x, type(self).__name__)
         centre, size, square = centre_and_size(rows, self.training.centre == "geometric_median")
@@ -73,6 +73,7 @@ class SparseAutoencoder(Protocol):
         rng = generator("dictionary", self.name, self.seed)
         with torch.no_grad():
             objective = self._objective(problem, rng)
+            objective.weights = objective.weights.on(self.training.device)
             history = train(
                 objective,
                 rows,
@@ -110,7 +111,7 @@ class SparseAutoencoder(Protocol):
         history: tuple[dict[str, float], ...],
     ) -> SparseDictionary:
         """Return the dictionary in the activations' own units, its directions of norm 1."""
-        w = objective.weights
+        w = objective.weights.on("cpu")
         norms = w.w_dec.norm(dim=1).clamp_min(1e-12)
         unit = norms * problem.size
         return SparseDictionary(

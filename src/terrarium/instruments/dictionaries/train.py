@@ -15,6 +15,7 @@ from torch import Tensor
 from terrarium.errors import InputError
 from terrarium.instruments.dictionaries.rows import batches
 from terrarium.instruments.dictionaries.weights import Step, Usual, Weights
+from terrarium.organisms.device import check_device
 from terrarium.organisms.kernels import fast_float32, kept_memory
 from terrarium.progress import Progress, Silent
 
@@ -51,6 +52,9 @@ class Training:
         ``samples``.
     centre:
         What the decoder's bias starts from: ``"mean"`` or ``"geometric_median"``.
+    device:
+        Where it is trained: ``cpu``, ``cuda`` or ``cuda:N``.  A GPU pays for wide sites and large
+        dictionaries; what is fitted is the same up to rounding, and lies on the CPU afterwards.
     """
 
     samples: int = 2_000_000
@@ -61,6 +65,7 @@ class Training:
     sparsity_warmup: float = 0.05
     dead_after: int = 100_000
     centre: Literal["mean", "geometric_median"] = "mean"
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name in ("samples", "batch", "dead_after"):
@@ -76,6 +81,7 @@ class Training:
             raise InputError(
                 f"Training: centre is {self.centre!r}; give 'mean' or 'geometric_median'."
             )
+        check_device(self.device, "Training: device")
 
     @property
     def steps(self) -> int:
@@ -209,11 +215,12 @@ def train(
     alive = Alive(weights.latents, min(training.dead_after, max(1, training.samples // 8)))
     moments = {int(share * training.steps) for share in RESAMPLE_AT} if resample else set()
     every = max(1, training.steps // REPORTS)
-    offset, scale = torch.from_numpy(centre.astype(np.float32)), 1 / size
+    offset, scale = torch.from_numpy(centre.astype(np.float32)).to(training.device), 1 / size
     history: list[dict[str, float]] = []
     shown.start(name, training.steps * training.batch, "rows")
     with fast_float32(), kept_memory():
-        for step, rows in enumerate(batches(x, training.batch, training.steps, rng)):
+        drawn = batches(x, training.batch, training.steps, rng, training.device)
+        for step, rows in enumerate(drawn):
             batch = (rows - offset).mul_(scale)
             if step in moments and len(alive.dead):
                 _resample(weights, adam, batch, objective, alive, rng)
@@ -262,7 +269,7 @@ def _resample(
     if total == 0:
         return
     chosen = rng.choice(len(batch), len(dead), replace=True, p=losses / total)
-    where = torch.from_numpy(dead)
+    where = torch.from_numpy(dead).to(batch.device)
     towards = batch[torch.from_numpy(chosen)] - weights.b_dec
     towards = towards / towards.norm(dim=1, keepdim=True).clamp_min(1e-12)
     kept = np.setdiff1d(np.arange(weights.latents), dead)
@@ -280,5 +287,6 @@ def _resample(
 def _row_losses(objective: Objective, batch: Tensor) -> NDArray[np.float64]:
     """Return ``(n,)``: each row's squared error, squared."""
     reached = objective.reconstruct(batch)
-    error: NDArray[np.float64] = (batch - reached).square().sum(1).double().square().numpy()
-    return error
+    error = (batch - reached).square().sum(1).double().square()
+    found: NDArray[np.float64] = error.cpu().numpy()
+    return found

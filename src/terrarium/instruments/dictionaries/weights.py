@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,19 @@ class Usual:
     hurry: float
     most: float
     biases: float = 1.0
+
+    def slower_biases(self, weights: Weights) -> Usual:
+        """Return the same with biases slower by the root of the number of channels.
+
+        Rows of mean norm 1 make pre-activations smaller by as much than coordinates of variance 1
+        would, and Adam's steps do not follow: at the full rate biases outrun them, and latents
+        die (decision 018).
+        """
+        return replace(self, biases=weights.b_dec.numel() ** -0.5)
+
+
+SELECTING = Usual(3.5e-3, hurry=3.0, most=1e-2)
+"""Of the kinds that keep the largest pre-activations; their biases are slower."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,12 @@ class Weights:
         for tensor in self.all().values():
             tensor.grad = torch.zeros_like(tensor)
         return self
+
+    def on(self, device: str) -> Weights:
+        """Return the same weights on a device, with gradients of zeros."""
+        moved = {name: tensor.detach().to(device) for name, tensor in self.all().items()}
+        four = {name: moved.pop(name) for name in ("w_enc", "b_enc", "w_dec", "b_dec")}
+        return Weights(mean_square=self.mean_square, extra=moved, **four).watched()
 
     @property
     def latents(self) -> int:
