@@ -14,9 +14,10 @@ from types import ModuleType
 import pytest
 
 from terrarium.evidence.rows import measured
+from terrarium.figures.cards import Card
 from terrarium.pages.assets import chart_library, static_chart
 from terrarium.pages.report import duration, render_report
-from terrarium.pages.view import csv_text, plain, setting, strip, table
+from terrarium.pages.view import card_view, csv_text, plain, setting, strip, table
 from terrarium.store import Store
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -183,6 +184,19 @@ def test_strip_places_numbers_on_the_axis() -> None:
     assert drawn["interval"] == (64.0, 176.0)
     assert drawn["region"] == (120.0, 232.0)
     assert strip([], low=0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "gate", "begins"),
+    [(0.97, 0.95, "0.5"), (0.3, 0.95, "0"), (0.97, 0.2, "0"), (-0.002, 0.2, "-0.1")],
+)
+def test_strips_of_a_card_share_an_axis_that_holds_gate_and_values(
+    values: float, gate: float, begins: str
+) -> None:
+    card = Card("it", {"a": {0: values, 1: 0.99}, "b": {0: 0.96, 1: None}}, gate=gate)
+    strips = [line["strip"] for line in card_view(card)["lines"]]
+    assert [text for s in strips for _, text, at in s["ticks"] if at == "start"] == [begins] * 2
+    assert strips[0]["bars"] == strips[1]["bars"]
 
 
 def test_bars_that_stand_close_share_a_label() -> None:

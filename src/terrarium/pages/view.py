@@ -152,8 +152,7 @@ def card_view(card: Card) -> dict[str, Any]:
         lost = len(seeds) - len(values)
         text += f" ({lost} without a value)" if lost and values else ""
         label = f"{context}: {text}"
-        ends = (min([0.5, *values]), 1.0)
-        picture = strip(values, low=card.gate, ends=ends, label=label)
+        picture = strip(values, low=card.gate, ends=(_least(card), 1.0), label=label)
         lines.append({"context": context, "text": text, "strip": picture})
     count = sum(reached.values())
     gate_text = ""
@@ -168,6 +167,13 @@ def card_view(card: Card) -> dict[str, Any]:
         "gate_standing": "passed" if count == len(reached) else "failed",
         "facts": card.facts,
     }
+
+
+def _least(card: Card) -> float:
+    """Where the axis of a card's strips begins: one for all, so that they can be compared."""
+    values = [v for seeds in card.contexts.values() for v in seeds.values() if v is not None]
+    least = min([1.0, *values, *([] if card.gate is None else [card.gate])])
+    return 0.5 if least >= 0.5 else math.floor(10 * min(0.0, least)) / 10
 
 
 def table(records: Sequence[Mapping[str, Any]], most: int = TABLE_ROWS) -> dict[str, Any]:
