@@ -187,13 +187,15 @@ def _losses(rows: Sequence[Row]) -> Figure | None:
         return None
     told = []
     for place, (site, part) in _PLACES.items():
-        ratios = [
-            mean_of(records_of(rows, "effect_ratio", site=site, part=part, against=against))
-            for against in (ANY, VARYING)
-        ]
-        shown = " and ".join(f"{10**ratio:.2f}" for ratio in ratios if ratio is not None)
+        shown = []
+        for against in (ANY, VARYING):
+            ratios = records_of(rows, "effect_ratio", site=site, part=part, against=against)
+            ratio = mean_of(ratios)
+            # a random direction can do good, and a ratio to that means nothing
+            if ratios:
+                shown.append("no ratio" if ratio is None else f"{10**ratio:.2f}")
         if shown:
-            told.append(f"{shown} ({place})")
+            told.append(f"{' and '.join(shown)} ({place})")
     return dots(
         "losses",
         found,
