@@ -86,7 +86,7 @@ def test_random_removals_take_away_as_removals_do(field):
 
     runner = _Runner(field, POINTS, LAST, units(12), None, {}, 2**20)
     plain = runner.plain("zero", 1.0)
-    vectors = _vectors(units(12), plain, 20, ())
+    vectors = _vectors(units(12), plain, 10, 10, ())
     for j in np.flatnonzero(a[0].mean(0) > 0.05):
         for draw in range(1, 21):
             seen.append((-a[0][:, j] * (a[0] @ vectors[0, j, draw])).sum())

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from terrarium.errors import InputError
+from terrarium.instruments.control_directions import ROWS, isotropic, taking
+from terrarium.instruments.control_directions import varying as varying_directions
 from terrarium.instruments.site_features import SiteFeatures
 from terrarium.organisms.network import Network
 from terrarium.progress import Progress, Silent
@@ -56,6 +58,8 @@ class Effects:
         ``(member, k, n)`` Euclidean length of the change at the site, all places together.
     random:
         ``(member, k, draws, n)`` as ``change``, for random directions of the same displacement.
+    varying:
+        The same for random directions in which the site varies.
     """
 
     names: tuple[str, ...]
@@ -64,6 +68,7 @@ class Effects:
     maps: Float | None = field(repr=False)
     displacement: Float = field(repr=False)
     random: Float = field(repr=False)
+    varying: Float = field(repr=False)
 
     def __repr__(self) -> str:
         """Say how many features, examples and random directions there are."""
@@ -91,6 +96,7 @@ def exact_effects(
     how: How = "zero",
     amount: float = 1.0,
     randoms: int = 0,
+    varying: int = 0,
     positions: NDArray[np.int64] | None = None,
     extra: Mapping[str, Any] | None = None,
     key: Sequence[str | int] = (),
@@ -116,6 +122,8 @@ def exact_effects(
         So many random directions for each feature.  A random direction moves each example at
         each place as far as the feature does (and with the same sign pattern over examples and
         places); its own sign is such that what is taken from the activations is taken, too.
+    varying:
+        So many more with the covariance of the site's activations, where channels differ much.
     positions:
         ``(n, p)`` token positions for networks over sequences, else None.
     extra:
@@ -131,8 +139,8 @@ def exact_effects(
     """
     runner = _Runner(network, inputs, site, features, positions, extra or {}, pass_values)
     plain = runner.plain(how, amount)
-    k, draws = len(features.names), randoms
-    vectors = _vectors(features, plain, draws, key)
+    k, draws = len(features.names), randoms + varying
+    vectors = _vectors(features, plain, randoms, varying, key)
     before = np.stack([_checked(quantity, out, runner.n) for out in plain.outputs])
     spatial = before.ndim > 2
     change = np.empty((runner.members, k, 1 + draws, runner.n))
@@ -151,7 +159,13 @@ def exact_effects(
     shown.finish("effects")
     level = before.reshape(*before.shape[:2], -1).mean(-1)
     return Effects(
-        features.names, level, change[:, :, 0], maps, plain.displacement, change[:, :, 1:]
+        features.names,
+        level,
+        change[:, :, 0],
+        maps,
+        plain.displacement,
+        change[:, :, 1 : 1 + randoms],
+        change[:, :, 1 + randoms :],
     )
 
 
@@ -173,7 +187,7 @@ def what_it_adds(
     """
     runner = _Runner(network, inputs, site, features, positions, extra or {}, pass_values)
     plain = runner.plain(how, 1.0)
-    vectors = _vectors(features, plain, 0, ())
+    vectors = _vectors(features, plain, 0, 0, ())
     added = np.empty((runner.members, len(features.names), *plain.outputs.shape[1:]))
     jobs = [(feature, 0) for feature in range(len(features.names))]
     for chunk, outputs in runner.changed(jobs, vectors, plain):
@@ -191,6 +205,7 @@ class _Plain:
     displacement: Float  # (member, k, n)
     shift: Tensor  # (member, k): what is added to scale * coefficient
     scale: float
+    rows: Float  # (member, r, d): activations, some of them
 
 
 class _Runner:
@@ -280,7 +295,14 @@ class _Runner:
             np.asarray(per_example.numpy()) * lengths[..., None],
             shift.float().to(self.device),
             scale,
+            self._some(a, weight),
         )
+
+    def _some(self, a: Tensor, weight: Tensor) -> Float:
+        """Return at most `ROWS` of the activations ``(member, rows, d)`` that are there."""
+        there = np.flatnonzero((weight[..., 0] > 0).all(0).numpy())
+        spread = np.linspace(0, len(there) - 1, min(ROWS, len(there))).astype(int)
+        return np.asarray(a[:, there[spread]].numpy())
 
     def changed(
         self, jobs: list[tuple[int, int]], vectors: NDArray[np.float32], plain: _Plain
@@ -346,23 +368,20 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _vectors(
-    features: SiteFeatures, plain: _Plain, draws: int, key: Sequence[str | int]
+    features: SiteFeatures, plain: _Plain, randoms: int, varied: int, key: Sequence[str | int]
 ) -> NDArray[np.float32]:
     """Return ``(member, k, 1 + draws, d)``: each feature's direction, then random ones."""
     members, k, d = plain.along.shape
     own = np.broadcast_to(features.directions, (members, k, d))
     lengths = features.lengths(members)
-    vectors = np.empty((members, k, 1 + draws, d), np.float32)
+    vectors = np.empty((members, k, 1 + randoms + varied, d), np.float32)
     vectors[:, :, 0] = own
-    if not draws:
-        return vectors
-    side = np.sign(np.einsum("mkd,mkd->mk", plain.along, own))
     for j, name in enumerate(features.names):
-        normal = generator("effects", *key, name).standard_normal((draws, d))
-        unit = normal / np.linalg.norm(normal, axis=1, keepdims=True)
-        signs = np.sign(plain.along[:, j] @ unit.T) * side[:, j, None]
-        signs[signs == 0] = 1.0
-        vectors[:, j, 1:] = unit * (signs * lengths[:, j, None])[..., None]
+        drawn = isotropic(randoms, d, generator("effects", *key, name))
+        for m in range(members):
+            rng = generator("effects, varying", *key, name)
+            units = np.concatenate([drawn, varying_directions(varied, plain.rows[m], rng)])
+            vectors[m, j, 1:] = taking(units, plain.along[m, j], own[m, j]) * lengths[m, j]
     return vectors
 
 

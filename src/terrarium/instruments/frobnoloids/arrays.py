@@ -73,11 +73,31 @@ def at_places(maps: Float, where: Integers | None) -> Float:
     return np.ascontiguousarray(flat[:, where].reshape(-1, maps.shape[-1]))
 
 
-def some_rows(n: int, points: int, where: Integers | None, rng: np.random.Generator) -> Integers:
-    """Return which of the first axis are used: all for maps, at most ``points`` rows else."""
+def some_rows(
+    groups: Integers, points: int, where: Integers | None, rng: np.random.Generator
+) -> Integers:
+    """Return which of the first axis are used: all for maps, at most ``points`` rows else.
+
+    The same places of every group, so that groups of one size (texts of as many words) keep one
+    size and places stay aligned where groups change places; whole groups only where even one
+    place of each is too many.
+    """
+    n = len(groups)
     if where is not None or n <= points:
         return np.arange(n)
-    return np.sort(rng.permutation(n)[:points])
+    order = np.argsort(groups, kind="stable")
+    sizes = np.bincount(groups)
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    sequence = rng.permutation(int(sizes.max()))
+    rows = np.cumsum(np.bincount(place)[sequence])
+    taken = max(1, int(np.searchsorted(rows, points, side="right")))
+    kept = np.isin(place, sequence[:taken])
+    if int(rows[taken - 1]) > points:
+        some = rng.permutation(len(sizes))
+        within = np.cumsum(np.bincount(groups[kept], minlength=len(sizes))[some]) <= points
+        kept &= np.isin(groups, some[within])
+    return np.flatnonzero(kept)
 
 
 def shuffled(features: Float, groups: Integers, rng: np.random.Generator) -> Float:

@@ -46,19 +46,14 @@ class Circuit:
         in its variances, when that one is set to its mean.
     random:
         ``(draws,)`` faithfulness of random circuits of the same size, drawn from the features that
-        have any effect.
+        have any effect.  The search has seen these rows and random circuits were not searched for:
+        to say that a circuit is better than chance, judge both on other rows.
     """
 
     members: tuple[int, ...]
     faithfulness: tuple[float, ...]
     effect: Float = field(repr=False)
     random: Float = field(repr=False)
-
-    @property
-    def p(self) -> float:
-        """Chance of so faithful a circuit among random ones of the same size."""
-        above = int((self.random >= self.faithfulness[-1]).sum())
-        return (1 + above) / (1 + len(self.random))
 
 
 def find_circuit(

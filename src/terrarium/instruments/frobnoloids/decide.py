@@ -24,6 +24,8 @@ class Scores:
     structure: Structure = field(repr=False)
     importance: Score = field(repr=False)
     nameability: Nameability = field(repr=False)
+    beyond_varying: Score | None = field(default=None, repr=False)
+    """Importance against directions in which the site varies: told, and decides nothing."""
 
     def __post_init__(self) -> None:
         sizes = {
@@ -153,9 +155,10 @@ def frobnoloids(
     false discoveries at ``level``.
 
     Columns: ``feature``, ``status`` (``"scored"`` or ``"constant"``); for each of ``structure``,
-    ``importance`` and ``nameability`` the score, ``_low``, ``_high`` (95 %, over groups), ``_null``
-    (mean of the null) and ``_p``; the parts of structure; ``importance_sd`` (null's standard
-    deviations); ``concept`` and ``combination`` (best names); ``p``, ``q``, ``strength`` and
+    ``importance`` and ``nameability`` the score, ``_low``, ``_high`` (95 %, over groups; of what is
+    found again over initialisations), ``_null`` (mean of the null) and ``_p``; the parts of
+    structure; ``importance_sd`` (null's standard deviations); ``beyond_varying_p`` where it was
+    measured; ``concept`` and ``combination`` (best names); ``p``, ``q``, ``strength`` and
     ``frobnoloid``.
     """
     import pandas as pd
@@ -186,6 +189,8 @@ def frobnoloids(
         columns[part], columns[f"{part}_null"] = score.value, score.null.mean(0)
         columns[f"{part}_p"] = score.p
     columns["importance_sd"] = scores.importance.deviations
+    if scores.beyond_varying is not None:
+        columns["beyond_varying_p"] = scores.beyond_varying.p
     columns["nameless_p"] = p_nameless
     columns["concept"] = scores.nameability.concept
     columns["combination"] = tuple(" + ".join(c) for c in scores.nameability.combination)

@@ -11,6 +11,8 @@ from terrarium.errors import InputError
 from terrarium.instruments.effects import Effects
 from terrarium.instruments.frobnoloids.scores import Score, by_group
 
+_OPTION = {"random": "randoms", "varying": "varying"}  # of exact_effects
+
 
 def importance(
     effects: Effects,
@@ -18,6 +20,7 @@ def importance(
     *,
     member: int = 0,
     worse: Literal["more", "less"] = "more",
+    against: Literal["random", "varying"] = "random",
 ) -> Score:
     """Return how much worse the known quantity gets without each feature, in its units.
 
@@ -31,17 +34,22 @@ def importance(
         Whose effects.
     worse:
         Whether the quantity is worse where there is more of it (errors, nats) or less (dB).
+    against:
+        The null: each feature's random directions of all channels alike, or those in which the
+        site varies.  In a random network, whose next layer favours no direction, units and the
+        former are alike, so that p-values are uniform.  The latter are mixtures of what the site
+        holds: to beat them is to matter more than its features do on average.  They can lie close
+        to each other, so that they are no test by themselves.
 
-    The null is each feature's random directions.  In a random network, whose next layer favours no
-    direction, units and random directions are alike, so that p-values are uniform.  Raises
-    ``InputError`` without random directions.
+    Raises ``InputError`` without random directions.
     """
     sign = 1.0 if worse == "more" else -1.0
-    change, random = sign * effects.change[member], sign * effects.random[member]
+    change = sign * effects.change[member]
+    random = sign * (effects.random if against == "random" else effects.varying)[member]
     if random.shape[1] < 4:
         raise InputError(
-            f"importance: the effects hold {random.shape[1]} random directions for each feature; "
-            "measure them with randoms=8 or more."
+            f"importance: the effects hold {random.shape[1]} {against} directions for each "
+            f"feature; measure them with {_OPTION[against]}=8 or more."
         )
     n = change.shape[1]
     names = np.arange(n) if groups is None else np.asarray(groups)

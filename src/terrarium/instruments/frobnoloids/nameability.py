@@ -99,7 +99,7 @@ def nameability(
         raise InputError(f"nameability: there is no metric '{metric}'; choose r2 or auroc.")
     rng = keyed("nameability", key)
     where = places(array.shape, points, rng)
-    used = some_rows(len(array), points, where, rng)
+    used = some_rows(codes, points, where, rng)
     array, codes = array[used], np.unique(codes[used], return_inverse=True)[1].reshape(-1)
     table = design(_sampled(concepts, array.shape, used, where, len(np.asarray(features))), knots)
     fold = folds_of(codes, folds, rng)

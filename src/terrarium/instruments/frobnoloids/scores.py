@@ -60,7 +60,7 @@ class Score:
         return pooled_p(self._scaled(self.value), self._scaled(self.null))
 
     def _scaled(self, values: Float) -> Float:
-        return -np.log(np.maximum(1.0 - values, 1e-12)) if self.share else values
+        return -np.log(np.maximum(1.0 - values, _TIE)) if self.share else values
 
     @property
     def excess(self) -> Float:
@@ -99,11 +99,11 @@ def pooled_p(value: Float, null: Float) -> Float:
     total, squares = null.sum(0), (null**2).sum(0)
     others = (total - null) / (draws - 1)
     variance = (squares - null**2 - (draws - 1) * others**2) / (draws - 2)
-    each = (null - others) / np.sqrt(_leaning(variance, draws - 2, floor))
+    each = _apart(null, others) / np.sqrt(_leaning(variance, draws - 2, floor))
     # a new draw lies sqrt(1 + 1/m) standard deviations from the mean of m others
     each /= np.sqrt(1 + 1 / (draws - 1))
     spread = _leaning(null.var(0, ddof=1), draws - 1, floor) * (1 + 1 / draws)
-    own = (value - null.mean(0)) / np.sqrt(spread)
+    own = _apart(value, null.mean(0)) / np.sqrt(spread)
     pool = np.sort(each[np.isfinite(each)])
     above = len(pool) - np.searchsorted(pool, own, side="left")
     p = (1 + above) / (1 + len(pool))
@@ -111,6 +111,13 @@ def pooled_p(value: Float, null: Float) -> Float:
 
 
 _PRIOR = 4  # degrees of freedom
+_TIE = 1e-9  # relative: what differs by less is rounding
+
+
+def _apart(a: Float, b: Float) -> Float:
+    """Return ``a - b``, 0 where that is rounding, so that ties count as ties."""
+    difference = a - b
+    return np.where(np.abs(difference) <= _TIE * np.maximum(np.abs(a), np.abs(b)), 0.0, difference)
 
 
 def _leaning(variance: Float, degrees: int, floor: float) -> Float:

@@ -127,7 +127,12 @@ class Scoring:
             key=self.key,
         )
         weight = importance(effects, effect_groups, member=member, worse=worse)
-        return Scores(Structure(again, learnable), weight, names)
+        beyond = None
+        if effects.varying.shape[2]:
+            beyond = importance(
+                effects, effect_groups, member=member, worse=worse, against="varying"
+            )
+        return Scores(Structure(again, learnable), weight, names, beyond)
 
     def of_plants(
         self, plants: Plants, images: NDArray[Any], concepts: Mapping[str, NDArray[Any]]

@@ -89,7 +89,9 @@ class Structure:
 
 
 def _share(part: Score) -> Float:
-    return np.clip(part.excess, 0.0, 1.0)
+    """Return the excess over the null, 0 to 1; what is worse than saying the mean counts as it."""
+    null = np.maximum(part.null.mean(0), 0.0)
+    return np.asarray(np.clip(np.maximum(part.value, 0.0) - null, 0.0, 1.0))
 
 
 def matched(
@@ -132,7 +134,7 @@ def matched(
         )
     rng = keyed("matched", key)
     where = places(array.shape, points, rng)
-    used = some_rows(len(array), points, where, rng)
+    used = some_rows(codes, points, where, rng)
     others = []
     for run in runs:
         other, _ = checked(run, groups, "matched")
@@ -214,7 +216,7 @@ def teachable(
         )
     rng = keyed("teachable", key)
     where = places(array.shape, points, rng)
-    used = some_rows(len(array), points, where, rng)
+    used = some_rows(codes, points, where, rng)
     array, seen = array[used], seen[used]
     codes = np.unique(codes[used], return_inverse=True)[1].reshape(-1)
     fold = folds_of(codes, folds, rng)
@@ -248,9 +250,11 @@ def predictable(
 ) -> Score:
     """Return the held-out R² of a feature's value from the same feature farther off.
 
-    What a linear predictor
-    can do follows from the spectrum alone, which the null (phase-scrambled maps) shares: the
-    excess over it is regularity beyond the spectrum.
+    What a linear predictor can do follows from the spectrum alone; the excess over the null is
+    regularity beyond it.  A draw of the null is the better of two: phase-scrambled maps, and the
+    map's own linear prediction plus its residuals, whose sign is flipped image by image.  Maps do
+    not go on at their other border, as a scrambled one does, so that those alone are too easy to
+    beat: any smooth noise would pass.
 
     Parameters
     ----------
@@ -286,7 +290,12 @@ def predictable(
     teacher = student or QuickStudent()
     task = _Ring(ring, centre, np.repeat(codes, len(where)), fold, teacher, key)
     found = task.all(array)
-    null = np.array([task.all(phase_scrambled(array, rng)).value for _ in range(draws)])
+    null = np.array(
+        [
+            np.fmax(task.all(phase_scrambled(array, rng)).value, task.all(array, rng).value)
+            for _ in range(draws)
+        ]
+    )
     return _masked(found, null, constant(array))
 
 
@@ -301,18 +310,28 @@ class _Ring:
     student: QuickStudent
     key: Sequence[str | int]
 
-    def all(self, maps: Float) -> GroupedR2:
-        """Return the errors of every feature's own student (all with the same random units)."""
-        parts = [self._one(maps[..., j]) for j in range(maps.shape[-1])]
+    def all(self, maps: Float, flips: np.random.Generator | None = None) -> GroupedR2:
+        """Return the errors of every feature's own student (all with the same random units).
+
+        With ``flips`` the residuals of the linear prediction get a random sign in each image.
+        """
+        sign = None
+        if flips is not None:
+            sign = flips.choice([-1.0, 1.0], int(self.groups.max()) + 1)[self.groups, None]
+        parts = [self._one(maps[..., j], sign) for j in range(maps.shape[-1])]
         return GroupedR2(
             np.concatenate([part.errors for part in parts], 1),
             np.concatenate([part.totals for part in parts], 1),
         )
 
-    def _one(self, maps: Float) -> GroupedR2:
+    def _one(self, maps: Float, sign: Float | None) -> GroupedR2:
         flat = maps.reshape(len(maps), -1)
         x = flat[:, self.ring].reshape(len(self.groups), -1)
         y = flat[:, self.centre].reshape(-1, 1)
+        if sign is not None:
+            known = np.concatenate([x, np.ones_like(y)], 1)
+            linear = known @ np.linalg.lstsq(known, y, rcond=None)[0]
+            y = linear + sign * (y - linear)
         return self.student.taught(x, y, self.groups, self.fold, keyed("ring", self.key))
 
 

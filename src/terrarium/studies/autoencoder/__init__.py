@@ -174,7 +174,7 @@ _ORGANISMS = (
     *("lineage", "objectives", "optimizer", "parameters", "recipe", "recipe_models"),
     *("state_files", "taesd", "vision_folder", "vision_network"),
 )
-_INSTRUMENTS = ("effects", "quantities", "site_features")
+_INSTRUMENTS = ("control_directions", "effects", "quantities", "site_features")
 
 STUDY = Study(
     name="autoencoder",

@@ -114,7 +114,7 @@ def _scored(spec: Mapping[str, Any], store: Store, progress: Progress) -> list[R
     ordered = [found[own], *found[:own], *found[own + 1 :]]
     seen = seen_by(spec, kind, seed)
     plants, level = int(spec["plants"]), float(spec["level"])
-    # plants are held against the names of the very network whose features are scored
+    # plants are held against the trained network's names; the random one is judged by those bars
     named = named_for(seen, kind, ordered[0].network())
     thresholds = bars(named, scoring, plants, seed)
     rows = bar_rows(thresholds)
@@ -173,6 +173,7 @@ def _scores(subject: Subject, scoring: Scoring, count: int) -> Scores:
         quantity(subject.kind, seen.batch.take(rows)),
         how=subject.how,
         randoms=max(12, scoring.draws),
+        varying=max(12, scoring.draws),
         positions=some.positions,
         key=scoring.key,
     )
@@ -217,13 +218,18 @@ def gain_rows(subject: Subject, scores: Scores, scoring: Scoring) -> list[Row]:
 
 
 ALPHA = 0.05
-SCORES = ("structure", "importance", "nameless", "important by p alone", "frobnoloid", "half")
+BEYOND = "frobnoloid, beyond varying"
+SCORES = (
+    *("structure", "importance", "nameless", "important by p alone", "frobnoloid", "half"),
+    BEYOND,
+)
 
 
 def share_of_rows(frame: Any, thresholds: Thresholds) -> list[Row]:
     """Return which share of the live features has each score, and which is a frobnoloid.
 
-    ``half``: frobnoloids of which names explain less than half, whatever the bar.
+    ``half``: frobnoloids of which names explain less than half, whatever the bar; `BEYOND`: those
+    that also do more than directions in which the site varies.
     """
     called = frame["frobnoloid"].to_numpy()
     high = {
@@ -235,9 +241,10 @@ def share_of_rows(frame: Any, thresholds: Thresholds) -> list[Row]:
         "frobnoloid": called,
         "half": called & (frame["nameability"] < 0.5),
     }
+    if "beyond_varying_p" in frame:
+        high[BEYOND] = called & (frame["beyond_varying_p"] <= ALPHA)
     rows = []
-    for name in SCORES:
-        flags = high[name]
+    for name, flags in high.items():
         count, n = int(np.sum(flags)), len(frame)
         row = measured("share", count / n, unit="proportion", n=n, score=name)
         rows.append(replace(row, interval=clopper_pearson(count, n, over="features")))

@@ -180,7 +180,7 @@ _ORGANISMS = (
     *("coordinate_hash", "engine", "feed", "fleet", "grow", "kernels", "lineage", "objectives"),
     *("optimizer", "parameters", "recipe", "recipe_models", "state_files"),
 )
-_INSTRUMENTS = ("effects", "quantities", "site_features")
+_INSTRUMENTS = ("control_directions", "effects", "quantities", "site_features")
 
 STUDY = Study(
     name="scene",
