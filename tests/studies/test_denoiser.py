@@ -25,7 +25,7 @@ from terrarium.studies.base import Study, studies
 from terrarium.studies.denoiser.effects import (
     matched_removals,
     removal_effects,
-    site_mean,
+    site_rows,
     unit_removals,
 )
 from terrarium.studies.denoiser.features import effect_rows, feature_removals, feature_rows
@@ -244,7 +244,8 @@ def test_only_units_that_are_read_have_an_effect_and_matched_directions_move_as_
     network, law = stirred(2), MIXTURE.law()
     _, noisy = noisy_images(law, 0.2, 12, "effects")
     exact = law.exact_denoiser(noisy, 0.2)
-    mean = site_mean(network, noisy, 0.2)
+    seen = site_rows(network, noisy, 0.2)
+    mean = seen.mean(dim=0)
     assert mean.shape == (6,)
     units = unit_removals(mean)
     named = {f"unit {i}": removal for i, removal in enumerate(units)}
@@ -252,7 +253,8 @@ def test_only_units_that_are_read_have_an_effect_and_matched_directions_move_as_
     assert effects["unit 2"] == pytest.approx(0, abs=1e-8)
     assert all(abs(effects[f"unit {i}"]) > 1e-2 for i in (0, 1, 3, 4))
     x = torch.from_numpy(generator("x").standard_normal((1, 5, 6), dtype="float32"))
-    for i, (unit, random) in enumerate(zip(units, matched_removals(mean, ("key",)), strict=True)):
+    for i, (unit, random) in enumerate(zip(units, matched_removals(seen, ("key",)), strict=True)):
+        assert float(((random(seen) - seen) * seen).sum()) <= 1e-5, "something is taken, not given"
         gone = unit(x)
         torch.testing.assert_close(gone[..., i], mean[i].expand(1, 5))
         far = [(new - x).norm(dim=-1) for new in (gone, random(x))]
@@ -264,7 +266,8 @@ def test_effects_are_differences_of_regrets() -> None:
     network, law = stirred(0), MIXTURE.law()
     _, noisy = noisy_images(law, 0.2, 8, "by hand")
     exact = law.exact_denoiser(noisy, 0.2)
-    mean = site_mean(network, noisy, 0.2)
+    seen = site_rows(network, noisy, 0.2)
+    mean = seen.mean(dim=0)
     found = removal_effects(
         network, noisy, exact, 0.2, {"all": mean.expand_as, "none": lambda x: x}
     )

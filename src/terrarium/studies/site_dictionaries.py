@@ -9,15 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from terrarium.instruments.base import dictionaries
 from terrarium.instruments.dictionaries.train import Training
-from terrarium.instruments.control_directions import ROWS as ROWS_OF_COVARIANCE
-from terrarium.instruments.control_directions import taking
-from terrarium.instruments.control_directions import varying as varying_directions
-from terrarium.instruments.site_features import SiteFeatures
-from terrarium.randomness import generator
 from terrarium.readings.hooks import capture
 
 ROWS = 256
@@ -75,38 +69,3 @@ def live(fitted: Any, activations: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the features that are active anywhere in activations ``(..., d)``."""
     features = np.asarray(fitted.encode(activations.reshape(-1, activations.shape[-1])))
     return np.flatnonzero((features > 0).any(axis=0))
-
-
-def taken_along(features: SiteFeatures, rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Return ``(k, d)``: sums over ``rows`` ``(n, d)`` of what each removal moves, times them."""
-    values = np.asarray(rows, np.float64)
-    found = features.coefficients(torch.from_numpy(values)[None])[0].numpy()
-    return np.asarray(-found.T @ values)
-
-
-def varying(
-    features: SiteFeatures, activations: NDArray[np.float32], draws: int, *key: str | int
-) -> SiteFeatures:
-    """Return ``draws`` controls for each of ``k`` features: ``(draws * k)``, draw by draw.
-
-    Each moves every example at every place as far as its feature, in a random direction in which
-    activations ``(..., d)`` vary: drawn from a normal distribution with their covariance, and with
-    the sign by which it takes where the feature's removal takes.  Random directions of all
-    channels alike may lie where nothing ever varies and nothing is read.
-    """
-    k, d = len(features.names), activations.shape[-1]
-    rng = generator("varying", *key)
-    rows = activations.reshape(-1, d)
-    rows = rows[rng.choice(len(rows), min(len(rows), ROWS_OF_COVARIANCE), replace=False)]
-    units = varying_directions(draws * k, rows, rng).reshape(draws, k, d)
-    along = taken_along(features, rows)
-    for j, own in enumerate(features.directions):
-        units[:, j] = taking(units[:, j], along[j], own)
-    unit = units.reshape(draws * k, d)
-    lengths = np.tile(features.lengths(1)[0], draws)
-    names = tuple(f"{name}, draw {draw}" for draw in range(draws) for name in features.names)
-
-    def coefficients(x: Tensor) -> Tensor:
-        return torch.cat([features.coefficients(x)] * draws, dim=-1)
-
-    return SiteFeatures(names, unit * lengths[:, None], coefficients)

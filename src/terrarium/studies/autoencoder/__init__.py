@@ -30,8 +30,9 @@ QUESTION = (
     "does each part of its code add?"
 )
 
-FRESH_SEED = 20
-"""Seeds below were on the screen while budgets and hypotheses were set."""
+FRESH_SEED = 30
+"""Seeds below were on the screen while budgets and hypotheses were set, and in a run whose controls
+lacked signs."""
 
 DICTIONARY = ("features", "active", "dictionary_rows")
 """Settings of dictionaries: features, how many are active at a place, places shown in all."""

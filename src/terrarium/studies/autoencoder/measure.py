@@ -46,7 +46,7 @@ from terrarium.studies.autoencoder.arms import (
 from terrarium.studies.autoencoder.baselines import decibel, fit_patch_pca
 from terrarium.studies.autoencoder.features import feature_pictures, last_maps, some
 from terrarium.studies.autoencoder.pictures import added_pictures, kept_pictures
-from terrarium.studies.site_dictionaries import Fit, activations, live, varying
+from terrarium.studies.site_dictionaries import Fit, activations, live
 from terrarium.worlds.base import Batch
 from terrarium.worlds.images.photographs import Photographs
 
@@ -149,11 +149,17 @@ def map_rows(
     for part, (features, how) in taken.items():
         randoms = int(spec["randoms"])
         effects = exact_effects(
-            network, images, at, features, decibels(images), how=how, randoms=randoms, key=key
+            network,
+            images,
+            at,
+            features,
+            decibels(images),
+            how=how,
+            randoms=randoms,
+            varying=min(randoms, DRAWS),
+            key=key,
         )
-        controls = varying(features, maps, min(randoms, DRAWS), part, *key)
-        beside = exact_effects(network, images, at, controls, decibels(images), how=how)
-        rows += effect_rows(effects, UNITS, part, beside)
+        rows += effect_rows(effects, UNITS, part)
         if part == FEATURES and spec["pictures"]:
             rows += feature_pictures(network, at, fitted, effects, subject.test.inputs)
     return rows
@@ -300,19 +306,16 @@ def effects_at(
     )
 
 
-def effect_rows(
-    effects: Effects, site: str, part: str = SINGLE, beside: Effects | None = None
-) -> list[Row]:
+def effect_rows(effects: Effects, site: str, part: str = SINGLE) -> list[Row]:
     """Return the dB that are lost without each unit (or feature), and in matched directions.
 
-    ``effect_ratio``: log10 of the units' mean loss over the directions'.  ``beside`` are the
-    effects of directions in which the site varies, some for each unit (`varying`).
+    ``effect_ratio``: log10 of the units' mean loss over the directions'.
     """
     n = effects.change.shape[2]
     own = -effects.mean[0]
     found = {ANY: -effects.random_mean[0].mean(axis=1)}
-    if beside is not None:
-        found[VARYING] = -beside.mean[0].reshape(-1, len(own)).mean(axis=0)
+    if effects.varying.shape[2]:
+        found[VARYING] = -effects.varying[0].mean(axis=(1, 2))
     told: dict[str, Any] = {"site": site, "part": part}
     rows = [
         measured("loss", float(value), unit="dB", n=n, feature=name, kind=kind, **told)

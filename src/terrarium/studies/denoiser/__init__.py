@@ -26,8 +26,8 @@ QUESTION = (
     "form, and which features carry the difference?"
 )
 
-FRESH_SEED = 10
-"""Seeds below were on the screen while budgets were set."""
+FRESH_SEED = 30
+"""Seeds below were on the screen while budgets were set, and in a run whose controls lacked signs."""
 
 
 def _defaults(size: Size) -> dict[str, Any]:
@@ -130,6 +130,7 @@ STUDY = Study(
         "terrarium.studies.denoiser.laws",
         "terrarium.studies.denoiser.pictures",
         "terrarium.studies.site_dictionaries",
+        "terrarium.instruments.control_directions",
         "terrarium.figures.gallery",
         "terrarium.randomness",
         *code_closure("terrarium.worlds.images.mixtures"),

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from terrarium.instruments.control_directions import isotropic, taking
 from terrarium.randomness import generator
 from terrarium.readings.hooks import capture, edit
 
@@ -31,14 +32,20 @@ def unit_removals(mean: Tensor) -> list[Removal]:
     return [_removed(place, mean, torch.eye(len(mean))[place]) for place in range(len(mean))]
 
 
-def matched_removals(mean: Tensor, key: Sequence[str | int]) -> list[Removal]:
+def matched_removals(rows: Tensor, key: Sequence[str | int]) -> list[Removal]:
     """Return for each unit the same distance in a random direction, image by image.
 
-    Every image is moved exactly as far as the unit's removal moves it.
+    Every image is moved exactly as far as the unit's removal moves it, and over all ``rows``
+    ``(n, channel)`` something is taken from the activations as the removal takes.
     """
-    drawn = generator("directions", *key).standard_normal((len(mean), len(mean)))
-    unit = torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).to(mean.dtype)
-    return [_removed(place, mean, unit[place]) for place in range(len(mean))]
+    mean, width = rows.mean(dim=0), rows.shape[1]
+    values = rows.double().numpy()
+    units = isotropic(width, width, generator("directions", *key))
+    along = -(values - values.mean(axis=0)).T @ values
+    own = np.eye(width)
+    signed = [taking(units[[j]], along[j], own[j])[0] for j in range(width)]
+    directions = torch.from_numpy(np.stack(signed)).to(mean.dtype)
+    return [_removed(place, mean, directions[place]) for place in range(width)]
 
 
 def _removed(place: int, mean: Tensor, direction: Tensor) -> Removal:
@@ -49,11 +56,11 @@ def _removed(place: int, mean: Tensor, direction: Tensor) -> Removal:
 
 
 @torch.no_grad()
-def site_mean(network: Any, noisy: NDArray[np.float64], sigma: float, site: str = SITE) -> Tensor:
-    """Return the mean activation ``(channel,)`` of a fleet of one over images at a level."""
+def site_rows(network: Any, noisy: NDArray[np.float64], sigma: float, site: str = SITE) -> Tensor:
+    """Return activations ``(n, channel)`` of a fleet of one on images at a level."""
     with capture(network, site) as kept:
         network(torch.from_numpy(noisy.astype(np.float32))[None], sigma)
-    return kept[site][0].mean(dim=0)
+    return kept[site][0]
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terrarium.evidence.rows import Row, measured
+from terrarium.instruments.control_directions import ROWS, isotropic, taking, varying
 from terrarium.instruments.effects import what_it_adds
 from terrarium.instruments.site_features import SiteFeatures, dictionary_features
 from terrarium.randomness import generator
@@ -19,7 +20,7 @@ from terrarium.studies.denoiser.effects import (
     Removal,
     matched_removals,
     removal_effects,
-    site_mean,
+    site_rows,
     unit_removals,
 )
 from terrarium.studies.denoiser.laws import (
@@ -33,7 +34,7 @@ from terrarium.studies.denoiser.laws import (
     noisy_images,
 )
 from terrarium.studies.denoiser.pictures import address
-from terrarium.studies.site_dictionaries import Fit, activations, live, varying
+from terrarium.studies.site_dictionaries import Fit, activations, live
 from terrarium.worlds.images.law import ImageLaw
 
 Noisy = Callable[[float, int], NDArray[np.float64]]
@@ -50,8 +51,8 @@ def effect_rows(network: Any, law: ImageLaw, n: int, *key: str | int) -> list[Ro
     """Return what the removal of each unit of a site does to the regret, and matched directions."""
 
     def removals(noisy: Float64, sigma: float) -> dict[str, dict[str, Removal]]:
-        mean = site_mean(network, noisy, sigma)
-        kinds = {UNIT: unit_removals(mean), RANDOM: matched_removals(mean, key)}
+        rows = site_rows(network, noisy, sigma)
+        kinds = {UNIT: unit_removals(rows.mean(dim=0)), RANDOM: matched_removals(rows, key)}
         return {
             kind: {f"{kind} {place}": removal for place, removal in enumerate(found)}
             for kind, found in kinds.items()
@@ -146,14 +147,21 @@ def feature_removals(
     """Return removals of features, and of the same distance in other directions for each.
 
     Every image is moved exactly as far as the feature's removal moves it, in a random direction
-    of all channels alike, and in one in which activations ``rows`` ``(n, d)`` vary.
+    of all channels alike, and in one in which activations ``rows`` ``(n, d)`` vary; over all rows
+    each takes from the activations as the feature's removal does.
     """
-    drawn = generator("feature directions", *key).standard_normal(features.directions.shape)
-    lengths = features.lengths(1)[0][:, None]
-    directions = {
-        FEATURE: features.directions,
-        AS_FEATURE: drawn / np.linalg.norm(drawn, axis=1, keepdims=True) * lengths,
-        VARYING: varying(features, rows, 1, *key).directions,
+    own = features.directions
+    k, d = own.shape
+    some = rows[:: -(-len(rows) // ROWS)].astype(np.float64)
+    along = -features.coefficients(torch.from_numpy(some)[None])[0].numpy().T @ some
+    units = {
+        AS_FEATURE: isotropic(k, d, generator("feature directions", *key)),
+        VARYING: varying(k, some, generator("varying", *key)),
+    }
+    lengths = features.lengths(1)[0]
+    directions = {FEATURE: own} | {
+        kind: np.stack([taking(u[[j]], along[j], own[j])[0] * lengths[j] for j in range(k)])
+        for kind, u in units.items()
     }
 
     def removal(place: int, direction: NDArray[np.float64]) -> Removal:

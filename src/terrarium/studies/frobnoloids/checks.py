@@ -10,6 +10,7 @@ from terrarium.evidence.quantities import per_seed
 from terrarium.evidence.rows import Row
 from terrarium.figures.cards import Card, cards_from_rows
 from terrarium.studies.frobnoloids.hypotheses import (
+    LEARNT,
     LEVEL,
     fraction,
     important_in_random,
@@ -87,7 +88,6 @@ def cards(rows: Sequence[Row]) -> list[Card]:
         if row.metric == "share_of_oracle"
     ]
     what = "Share of the loss of the best blind output (of the noise, for denoisers) removed"
-    return [
-        replace(c, what=what)
-        for c in cards_from_rows(told, metric="card", gate=0.2, gated=("unseen",))
-    ]
+    gates = {f"{objective} {modality}": gate for (modality, objective), gate in LEARNT.items()}
+    found = cards_from_rows(told, metric="card", gated=("unseen",))
+    return [replace(card, what=what, gate=gates[card.name]) for card in found]

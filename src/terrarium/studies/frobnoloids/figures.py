@@ -128,6 +128,7 @@ _WORDS = {
     "nameless": "nameless",
     CALLED: "all three",
     "half": "all three, R² < 0.5",
+    "beyond varying": "all three, above the site's own variation",
 }
 
 
@@ -255,11 +256,15 @@ def _controls(rows: Sequence[Row]) -> Figure | None:
     if not found:
         return None
     area = mean_of(records_of(rows, "plant_auroc"))
-    told = "" if area is None else f": AUROC {area:.2f}"
+    shares = [(plant, mean_of(records_of(rows, "plants_called", plant=plant))) for plant in order]
+    told = ", ".join(
+        f"{100 * share:.0f} % of {plant}" for plant, share in shares if share is not None
+    )
+    ranked = "" if area is None else f"; AUROC {area:.2f}"
     return dots(
         "controls",
         found,
-        title=f"Planted unnamed features are found, named ones and noise are not{told}",
+        title=f"Plants that are called frobnoloids: {told}{ranked}",
         caption="Share of plants that are called frobnoloids; other plants than those that set the "
         "bars. AUROC: unnamed plants that matter against all others, by strength. Ticks are seeds.",
         group="group",
