@@ -166,7 +166,7 @@ def test_shares_count_features():
 def test_cells_hold_five_initialisations():
     made = cells(resolve_settings(STUDY, "quick", {"guests": []}))
     assert len(made) == len(KINDS) * 6
-    assert {cell.spec["seed"] for cell in made if cell.needs} == {20, 21, 22, 23, 24}
+    assert {cell.spec["seed"] for cell in made if cell.needs} == {30, 31, 32, 33, 34}
     for cell in made:
         json.dumps(cell.spec)
         assert len(set(cell.spec["seeds"])) == 5

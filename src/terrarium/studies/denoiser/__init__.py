@@ -27,7 +27,7 @@ QUESTION = (
 )
 
 FRESH_SEED = 30
-"""Seeds below were on the screen while budgets were set, and in a run whose controls lacked signs."""
+"""Seeds below were in view while budgets were set, and in a run whose controls lacked signs."""
 
 
 def _defaults(size: Size) -> dict[str, Any]:

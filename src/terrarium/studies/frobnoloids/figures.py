@@ -128,7 +128,7 @@ _WORDS = {
     "nameless": "nameless",
     CALLED: "all three",
     "half": "all three, R² < 0.5",
-    "beyond varying": "all three, above the site's own variation",
+    "frobnoloid, beyond varying": "all three, above the site's own variation",
 }
 
 
