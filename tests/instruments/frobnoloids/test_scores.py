@@ -27,6 +27,13 @@ def test_benjamini_hochberg_is_scipys():
         benjamini_hochberg([0.2, np.nan])
 
 
+def test_ties_up_to_rounding_are_no_evidence():
+    rounding = 1e-15 * RNG.normal(size=(11, 60))
+    for share in (False, True):
+        whole = Score(1 + rounding[0], np.zeros(60), 5, 1 + rounding[1:], share=share)
+        assert whole.p.min() == 1.0
+
+
 @pytest.mark.parametrize("draws", [4, 8, 30])
 def test_pooled_p_is_uniform_under_the_null(draws):
     # features of different places and spreads

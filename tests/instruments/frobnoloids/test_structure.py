@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from terrarium.errors import InputError
+from terrarium.instruments.frobnoloids.arrays import shuffled, some_rows
 from terrarium.instruments.frobnoloids.filters import filtered
 from terrarium.instruments.frobnoloids.scores import Score
 from terrarium.instruments.frobnoloids.structure import (
@@ -89,6 +91,46 @@ def test_predictable_beyond_the_spectrum():
     assert found.p[1] > 0.05
     with pytest.raises(InputError, match="neither"):
         predictable(features[:, :, 0])
+
+
+def test_smooth_noise_that_is_cut_off_is_not_predictable_beyond_its_spectrum():
+    # a scrambled map goes on at its other border and these do not; scrambles alone call all of them
+    drawn = np.random.default_rng(7).normal(size=(40, 48, 48, 10))
+    wide = gaussian_filter(drawn, (0, 2, 2, 0))[:, 16:32, 16:32]
+    noisy = wide + 0.05 * wide.std() * np.random.default_rng(8).normal(size=wide.shape)
+    assert np.mean(predictable(noisy, points=1500, draws=8).p <= 0.05) <= 0.2
+
+
+def test_what_is_worse_than_the_mean_has_no_structure():
+    def bad(value, null):
+        return Score(np.array(value), np.zeros(2), 5, np.full((5, 2), null))
+
+    found = Structure({"network": bad([0.0, 0.6], 0.0)}, {"teachable": bad([-6.0, 0.6], -16.0)})
+    assert found.value == pytest.approx([0.0, 0.6])
+
+
+@pytest.mark.parametrize("words", [25, 24])
+def test_words_keep_their_places_where_rows_are_few(words):
+    texts = np.repeat(np.arange(120), words)
+    place = np.tile(np.arange(words), 120)
+    rows = some_rows(texts, 1500, None, np.random.default_rng(0))
+    kept = place[rows].reshape(120, -1)
+    assert kept.shape == (120, 1500 // 120)
+    assert (kept == kept[0]).all()
+    # a feature that is its place alone stays itself when texts change places
+    moved = shuffled(place[rows, None].astype(float), texts[rows], np.random.default_rng(1))
+    assert np.array_equal(moved[:, 0], place[rows])
+
+
+def test_rows_that_are_their_own_groups_are_drawn_and_texts_may_differ_in_length():
+    rng = np.random.default_rng(0)
+    assert len(some_rows(np.arange(5000), 300, None, rng)) == 300
+    lengths = rng.integers(3, 30, 200)
+    texts = np.repeat(np.arange(200), lengths)
+    kept = some_rows(texts, 1000, None, rng)
+    assert 500 < len(kept) <= 1000
+    assert len(np.unique(texts[kept])) > 150
+    assert np.array_equal(some_rows(texts, 10**6, None, rng), np.arange(len(texts)))
 
 
 def test_patches_are_centred_and_scaled():
