@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from terrarium.studies.runner import StudyResult, plan, run_study
 from terrarium.studies.scene.features import LayerDictionary
 from terrarium.studies.scene.hypotheses import HYPOTHESES
 from terrarium.studies.scene.layers import points_of
+from terrarium.studies.scene.loaded import world_of
 from terrarium.studies.scene.measure import FEWEST, Subject, _curvature_rows, polynomial
 from terrarium.studies.scene.networks import GATE, GROWN, LOADED, Plan
 from terrarium.studies.scene.pictures import diverging, plane, squared
@@ -48,6 +50,7 @@ from terrarium.studies.scene.removals import (
     unit_features,
 )
 from terrarium.studies.site_dictionaries import Fit
+from terrarium.worlds.scenes.world import Scenes
 
 STUDY: Study = studies.get("scene")
 TINY = {"steps": 5, "batch": 32, "rows": 200, "points": 40, "effect_points": 16, "side": 6}
@@ -533,3 +536,31 @@ def test_features_must_keep_to_parts_more_than_matched_directions() -> None:
 
 def test_networks_that_did_not_fit_say_nothing() -> None:
     assert {v.verdict for v in verdicts(FOR, 2 * GATE).values()} == {"uninformative"}
+
+
+def test_an_organism_speaks_in_the_frame_of_the_world_it_was_grown_on(tmp_path: Path) -> None:
+    ball = {"kind": "analytic", "shape": {"kind": "sphere", "radius": 1.5}}
+    other = {"kind": "analytic", "shape": {"kind": "sphere", "radius": 1.0}}
+    grown = {"scene": ball, "normalise": True, "margin": 0.2}
+
+    def told(options: dict[str, Any], world: str = "finite") -> str:
+        source: dict[str, Any] = {"world": "scenes", "options": options}
+        if world == "finite":
+            source = {"world": "finite", "options": {**source, "rows": 100}}
+        text = json.dumps({"spec": {"phase": {"sources": [source]}}})
+        (tmp_path / "spec.json").write_text(text, encoding="utf-8")
+        return str(tmp_path)
+
+    framed = {"scene": ball, "normalise": True, "margin": 0.2}
+    assert world_of(told(grown), ball) == framed
+    assert world_of(told(grown, "scenes"), ball) == framed
+    assert Scenes.model_validate(framed).diagonal < 4 < Scenes(scene=ball, normalise=False).diagonal
+    with pytest.raises(InputError, match="another scene"):
+        world_of(told(grown), other)
+    with pytest.raises(InputError, match="the occupancy of another"):
+        world_of(told({**grown, "quantity": "occupancy"}), ball)
+    gone = {"scene": {"kind": "mesh", "path": str(tmp_path / "gone.obj")}}
+    with pytest.raises(InputError, match="cannot be opened any more"):
+        world_of(told(gone), ball)
+    # a folder that says nothing of a world is made elsewhere
+    assert world_of(str(tmp_path / "nowhere"), ball) == {"scene": ball, "normalise": False}

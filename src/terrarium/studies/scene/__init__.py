@@ -160,11 +160,11 @@ def _check_scene(scene: Mapping[str, Any], quantities: Sequence[str]) -> None:
 
 def _loaded(path: str, scene: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a cell of a loaded network is told; its files are part of the key."""
-    from terrarium.studies.scene.loaded import content_of, open_network
+    from terrarium.studies.scene.loaded import content_of, open_network, world_of
 
     content = content_of(path)
     open_network(path)  # what is wrong with it is no failed cell
-    return {"path": path, "content": content, "world": {"scene": scene}}
+    return {"path": path, "content": content, "world": world_of(path, scene)}
 
 
 def measure(cell: Cell, store_home: str, progress: Progress) -> Sequence[Row]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from terrarium.errors import InputError
 from terrarium.organisms.coordinate_file import load_coordinate_network, network_files
+from terrarium.worlds.scenes.world import Scenes
 
 _BLOCK = 1 << 20
 
@@ -25,6 +31,48 @@ def content_of(path: str) -> str:
                 "coordinate network, or a folder that one was saved in."
             ) from None
     return digest.hexdigest()
+
+
+def world_of(path: str, scene: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of the world `Scenes` in whose coordinates the network at ``path`` speaks.
+
+    A network made elsewhere speaks those of the scene's own file; an organism those of the world
+    that it was grown on, which frames its scene.  Raises ``InputError`` for an organism of another
+    scene, or of no distances.
+    """
+    plain = {"scene": dict(scene), "normalise": False}
+    told = _grown_on(path)
+    if told is None:
+        return plain
+    try:
+        grown = Scenes.model_validate(told)
+        own = {"scene": dict(scene), "normalise": grown.normalise, "margin": grown.margin}
+        corners = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+        frames = [world.to_scene(corners) for world in (grown, Scenes.model_validate(own))]
+    except (InputError, ValueError) as error:
+        raise InputError(
+            f"{path} was grown on a scene that cannot be opened any more ({error}); put it back, "
+            "or describe the weights by a spec file."
+        ) from None
+    if grown.quantity != "distance" or not np.allclose(*frames):
+        raise InputError(
+            f"{path} was grown on the {grown.quantity} of another scene than the one that is named "
+            "by scene=PATH; name the one whose distance it holds."
+        )
+    return own
+
+
+def _grown_on(path: str) -> dict[str, Any] | None:
+    """Return the options of the world `Scenes` that an organism was grown on, None for others."""
+    try:
+        told = json.loads((Path(path).expanduser() / "spec.json").read_text(encoding="utf-8"))
+        source = told["spec"]["phase"]["sources"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    while source.get("world") == "finite":
+        source = source["options"]
+    options: dict[str, Any] | None = source["options"] if source.get("world") == "scenes" else None
+    return options
 
 
 def open_network(path: str) -> Any:

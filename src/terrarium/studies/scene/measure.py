@@ -105,8 +105,7 @@ def _grown(spec: Mapping[str, Any], store: Store, progress: Progress) -> Subject
 
 def _loaded(spec: Mapping[str, Any]) -> Subject:
     network = open_network(spec["path"])
-    # a network made elsewhere speaks the coordinates of the scene's own file
-    world = Scenes.model_validate({**spec["world"], "normalise": False})
+    world = Scenes.model_validate(spec["world"])
     count = sum(p.numel() for p in network.parameters())
     return _subject(network, None, world, count, spec)
 
