@@ -149,6 +149,29 @@ def test_a_second_run_keeps_the_time_of_the_first(cli: Callable[..., Said], tmp_
     assert second["measured"] == 5
 
 
+def test_changed_settings_have_a_folder_of_their_own(
+    cli: Callable[..., Said], tmp_path: Path
+) -> None:
+    go(cli)
+    said = go(cli, "--json", "--set", "level=0.3")
+    folders = sorted((tmp_path / "terrarium-results").iterdir())
+    assert len(folders) == 2
+    own = Path(said.json["report"]).parent
+    assert own.name.startswith("tiny-quick-")
+    told = [json.loads((f / "run.json").read_text(encoding="utf-8")) for f in folders]
+    assert sorted(t["settings"]["level"] for t in told) == [0.3, 0.8]
+    # the last run is the one that commands read
+    assert cli("verdicts", "tiny", "--json").json["verdicts"][0]["verdict"] == "contradicted"
+
+
+def test_a_file_is_no_folder_of_results(cli: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    said = cli("run", "tiny", "--out", "notes.txt")
+    assert said.code == 2
+    assert "notes.txt is a file" in " ".join(said.err.split())
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
 def test_dry_run_measures_nothing(cli: Callable[..., Said], tmp_path: Path) -> None:
     said = cli("run", "tiny", "--dry-run", "--json")
     assert (said.code, said.json["to_run"], said.json["settings"]) == (0, 5, {"level": 0.8})

@@ -109,7 +109,12 @@ def test_figures_and_checks_come_from_rows(result: StudyResult) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"few": 1}, "'few' expects at least 2"), ({"steps": 0}, "'steps' expects at least 1")],
+    [
+        ({"few": 1}, "'few' expects at least 2"),
+        ({"steps": 0}, "'steps' expects at least 1"),
+        ({"side": 9}, "cannot be run with these settings: side is 9: Input should be a multiple"),
+        ({"active": 9, "features": 8}, "'active' is 9 and a dictionary has 'features' 8"),
+    ],
 )
 def test_settings_are_checked(changes: Mapping[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):

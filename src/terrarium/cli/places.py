@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terrarium.errors import StoreError
+from terrarium.keys import content_key
 
 if TYPE_CHECKING:
     from terrarium.store import Store
@@ -19,9 +20,14 @@ REPORT = "report.html"
 SIZES = ("smoke", "quick", "full")
 
 
-def default_folder(study: str, size: str) -> Path:
-    """Return where ``terrarium run`` puts its results unless told otherwise."""
-    return Path("terrarium-results") / f"{study}-{size}"
+def default_folder(study: str, size: str, changes: Mapping[str, str] | None = None) -> Path:
+    """Return where ``terrarium run`` puts its results unless told otherwise.
+
+    Settings that were changed have a folder of their own, so that nothing is overwritten by what
+    cannot be compared with it.
+    """
+    own = f"-{content_key(dict(changes))[:6]}" if changes else ""
+    return Path("terrarium-results") / f"{study}-{size}{own}"
 
 
 def remember(store: Store, study: str, size: str, folder: Path) -> None:

@@ -51,7 +51,7 @@ def run(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of the results (terrarium-results/STUDY-SIZE)."),
+        typer.Option("--out", "-o", help="Folder of the results (terrarium-results/...)."),
     ] = None,
     as_json: words.JsonOption = False,
     show: Annotated[
@@ -75,7 +75,9 @@ def run(
     if dry_run:
         _tell_plan(planned, as_json)
         return
-    folder = out or default_folder(study, planned.size)
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"--out expects a folder, and {out} is a file; name another.")
+    folder = out or default_folder(study, planned.size, overrides)
     failed = conduct(
         asked,
         planned,

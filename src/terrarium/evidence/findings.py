@@ -123,7 +123,8 @@ def untested(values: Mapping[Seed, float], missing: Mapping[Seed, str], text: st
     if not values and not missing:
         return f"no rows of {text}"
     if len(values) + len(missing) < MIN_SEEDS:
-        return f"{len(values) + len(missing)} seeds; a verdict needs {MIN_SEEDS}"
+        seeds = len(values) + len(missing)
+        return f"{seeds} seed{'' if seeds == 1 else 's'}; a verdict needs {MIN_SEEDS}"
     if len(values) < MIN_SEEDS:
         return f"{len(values)} seeds with a value; a verdict needs {MIN_SEEDS}; {_why(missing)}"
     return ""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from terrarium.errors import InputError
 from terrarium.evidence.rows import Factor, Row, Status
 from terrarium.evidence.table import read_rows
@@ -181,7 +183,16 @@ def failures_of(study: Study) -> str:
 
 def _cells(study: Study, settings: Mapping[str, Any]) -> list[Cell]:
     # measure gets the spec as JSON gives it back, so that it cannot depend on what no key holds.
-    cells = [replace(cell, spec=plain(cell.spec)) for cell in study.cells(settings)]
+    try:
+        cells = [replace(cell, spec=plain(cell.spec)) for cell in study.cells(settings)]
+    except ValidationError as error:
+        # a setting went into a model's spec that refuses it
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or first["type"]
+        raise InputError(
+            f"{study.name} cannot be run with these settings: {where} is "
+            f"{first.get('input')!r:.60}: {first['msg']}."
+        ) from None
     if not cells:
         raise InputError(f"{study.name} has no cells with these settings; ask for at least one.")
     return cells

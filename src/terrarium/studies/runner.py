@@ -340,7 +340,8 @@ class _Run:
         # In percent of the time, so that whoever extrapolates from it finds the forecast.
         step = max(0.0, 100.0 * fraction - self._shown)
         self._shown += step
-        self.show.advance(self.study.name, step, f"{done} of {len(self.cells)} cells; {words}")
+        told = f"{done} of {len(self.cells)} cells" + (f"; {words}" if words else "")
+        self.show.advance(self.study.name, step, told)
         if self.watch is not None:
             left = self.forecast.left(now)
             failed = len(self.failures)

@@ -45,6 +45,15 @@ def check_least(study: str, settings: Mapping[str, Any], least: Mapping[str, flo
             )
 
 
+def check_active(study: str, settings: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` where more of a dictionary's features are to be active than it has."""
+    if settings["active"] > settings["features"]:
+        raise InputError(
+            f"{study}: 'active' is {settings['active']} and a dictionary has 'features' "
+            f"{settings['features']}; set active to that or less."
+        )
+
+
 def _parsed(what: str, value: Any, default: Any) -> Any:
     if isinstance(default, bool):
         return _boolean(what, value)

@@ -23,7 +23,7 @@ from terrarium.studies.autoencoder.checks import cards, checks
 from terrarium.studies.autoencoder.figures import figures
 from terrarium.studies.autoencoder.hypotheses import HYPOTHESES
 from terrarium.studies.base import Cell, Size, Study
-from terrarium.studies.settings import check_least
+from terrarium.studies.settings import check_active, check_least
 
 QUESTION = (
     "What does an autoencoder that is trained on squared error alone keep of an image, and what "
@@ -105,6 +105,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         "active": 1, "dictionary_rows": 1000,
     }  # fmt: skip
     check_least("autoencoder", settings, least)
+    check_active("autoencoder", settings)
     plan = Plan(**{name: settings[name] for name in ("side", "width", "steps", "batch")})
     arms: tuple[str, ...] = YOURS if settings["images"] else GROWN
     arms = (LOADED,) if settings["model"] else arms

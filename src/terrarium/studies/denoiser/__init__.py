@@ -19,7 +19,7 @@ from terrarium.studies.denoiser.checks import cards, checks
 from terrarium.studies.denoiser.figures import figures
 from terrarium.studies.denoiser.hypotheses import HYPOTHESES
 from terrarium.studies.denoiser.laws import GAUSSIANS, LAWS, NETWORKS, STANDARD, Plan
-from terrarium.studies.settings import check_least
+from terrarium.studies.settings import check_active, check_least
 
 QUESTION = (
     "How close does a small diffusion model come to the best denoiser, which is known in closed "
@@ -78,6 +78,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         "samples": 4, "effect_rows": 2, "features": 2, "active": 1, "dictionary_rows": 1000,
     }  # fmt: skip
     check_least("denoiser", settings, least)
+    check_active("denoiser", settings)
     sizes = {name: settings[name] for name in ("few", "many", "side", "steps", "batch")}
     plan = Plan(**sizes)
     made = []

@@ -33,7 +33,7 @@ from terrarium.studies.frobnoloids.organisms import (
     recipe,
     steps_of,
 )
-from terrarium.studies.settings import check_least
+from terrarium.studies.settings import check_active, check_least
 
 QUESTION = (
     "Which features are regular, matter to the output, and have no name? Are there more in images "
@@ -178,6 +178,7 @@ def _checked(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
         "pool": 100, "blocks": 3, "block_points": 3,
     }  # fmt: skip
     check_least("frobnoloids", settings, least)
+    check_active("frobnoloids", settings)
     for name in settings["guests"]:
         if name not in GUESTS:
             raise InputError(f"frobnoloids has no guest '{name}'{did_you_mean(name, GUESTS)}")

@@ -33,7 +33,7 @@ from terrarium.studies.scene.networks import (
     THREE_PARTS,
     Plan,
 )
-from terrarium.studies.settings import check_least
+from terrarium.studies.settings import check_active, check_least
 
 QUESTION = (
     "A coordinate network holds a 3D scene in its weights, and the scene says what is right at any "
@@ -93,6 +93,7 @@ def cells(settings: Mapping[str, Any]) -> list[Cell]:
         "randoms": 1, "side": 4, "features": 2, "active": 1, "dictionary_rows": 1000,
     }  # fmt: skip
     check_least("scene", settings, least)
+    check_active("scene", settings)
     if settings["network"] and not settings["scene"]:
         raise InputError(
             "scene's setting 'network' needs the scene that it holds; name it, too, as scene=PATH."

@@ -48,13 +48,13 @@ def world_of(path: str, scene: Mapping[str, Any]) -> dict[str, Any]:
         grown = Scenes.model_validate(told)
         own = {"scene": dict(scene), "normalise": grown.normalise, "margin": grown.margin}
         corners = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
-        frames = [world.to_scene(corners) for world in (grown, Scenes.model_validate(own))]
+        one, other = (w.to_scene(corners) for w in (grown, Scenes.model_validate(own)))
     except (InputError, ValueError) as error:
         raise InputError(
             f"{path} was grown on a scene that cannot be opened any more ({error}); put it back, "
             "or describe the weights by a spec file."
         ) from None
-    if grown.quantity != "distance" or not np.allclose(*frames):
+    if grown.quantity != "distance" or not np.allclose(one, other):
         raise InputError(
             f"{path} was grown on the {grown.quantity} of another scene than the one that is named "
             "by scene=PATH; name the one whose distance it holds."
