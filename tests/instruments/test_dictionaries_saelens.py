@@ -87,6 +87,60 @@ def test_files_from_before_version_6(tmp_path):
     assert np.allclose(features, EXPECTED["topk.features"], atol=1e-5)
 
 
+def test_older_files_name_their_activation_instead(tmp_path):
+    folder = shutil.copytree(GOLDEN / "standard", tmp_path / "old")
+    config = json.loads((folder / CONFIG).read_text())
+    del config["architecture"]
+    # finetuning's factors lie in older files even where the settings do not use them
+    with_tensor(folder, "scaling_factor", np.full(config["d_sae"], 2, np.float32))
+    (folder / CONFIG).write_text(json.dumps(config | {"activation_fn_str": "relu"}))
+    features = load_saelens(folder).encode(EXPECTED["x"])
+    assert np.allclose(features, EXPECTED["standard.features"], atol=1e-5)
+    (folder / CONFIG).write_text(json.dumps(config | {"activation_fn_str": "tanh-relu"}))
+    with pytest.raises(ModelError, match="'tanh-relu' is not read"):
+        load_saelens(folder)
+
+
+def with_tensor(folder, name, value):
+    from safetensors.numpy import load_file, save_file
+
+    save_file(load_file(folder / WEIGHTS) | {name: value}, folder / WEIGHTS)
+
+
+@pytest.mark.parametrize("config", [{}, {"d_in": 6, "d_sae": 10}])
+def test_settings_without_an_architecture_are_refused(config, tmp_path):
+    folder = shutil.copytree(GOLDEN / "topk", tmp_path / "unnamed")
+    (folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="names no architecture; expected one of standard"):
+        load_saelens(folder)
+
+
+def test_tensors_that_would_be_dropped_are_refused(tmp_path):
+    folder = shutil.copytree(GOLDEN / "topk", tmp_path / "more")
+    with_tensor(folder, "W_skip", np.zeros((6, 6), np.float32))
+    with pytest.raises(ModelError, match="holds W_skip"):
+        load_saelens(folder)
+
+
+@pytest.mark.parametrize("name", ["standard", "topk_rescaled"])
+@pytest.mark.parametrize("rows", [[4], list(range(10))])
+def test_directions_of_length_0_are_refused(name, rows, tmp_path):
+    from safetensors.numpy import load_file
+
+    folder = shutil.copytree(GOLDEN / name, tmp_path / "still")
+    w_dec = load_file(folder / WEIGHTS)["W_dec"]
+    w_dec[rows] = 0
+    with_tensor(folder, "W_dec", w_dec)
+    with pytest.raises(ModelError, match=f"{len(rows)} of 10 rows .* first is {rows[0]}"):
+        load_saelens(folder)
+
+
+def test_directions_keep_the_lengths_of_the_file_unless_it_says_otherwise():
+    for name, length_1 in (("topk", False), ("topk_rescaled", True)):
+        lengths = np.linalg.norm(load_saelens(GOLDEN / name).directions, axis=1)
+        assert np.allclose(lengths, 1, atol=1e-5) == length_1
+
+
 def edited(tmp_path, **change):
     folder = shutil.copytree(GOLDEN / "jumprelu", tmp_path / "spoilt")
     config = json.loads((folder / CONFIG).read_text()) | change
@@ -100,12 +154,21 @@ def edited(tmp_path, **change):
         ({"architecture": "jumprely"}, "did you mean 'jumprelu'"),
         ({"architecture": "gated"}, "lacks b_gate, r_mag, b_mag"),
         ({"normalize_activations": "layer_norm"}, "layer_norm"),
-        ({"architecture": "topk"}, "TopK: active is None"),
+        ({"architecture": "topk"}, "holds threshold"),
+        ({"architecture": "standard"}, "holds threshold, which a dictionary of the architecture"),
     ],
 )
 def test_settings_that_cannot_be_used_are_told(change, told, tmp_path):
     with pytest.raises(ModelError, match=told):
         load_saelens(edited(tmp_path, **change))
+
+
+def test_topk_without_its_k_is_told(tmp_path):
+    folder = shutil.copytree(GOLDEN / "topk", tmp_path / "without")
+    config = json.loads((folder / CONFIG).read_text()) | {"k": None}
+    (folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="TopK: active is None"):
+        load_saelens(folder)
 
 
 def test_damaged_files_are_told(tmp_path):

@@ -82,11 +82,11 @@ def test_random_removals_take_away_as_removals_do(field):
     def quantity(_out):
         return np.zeros(40)
 
-    from terrarium.instruments.effects import _Runner, _vectors
+    from terrarium.instruments.effects import _Runner
 
     runner = _Runner(field, POINTS, LAST, units(12), None, {}, 2**20)
     plain = runner.plain("zero", 1.0)
-    vectors = _vectors(units(12), plain, 10, 10, ())
+    vectors = units(12).with_random(plain.along, plain.rows, 10, 10, ())
     for j in np.flatnonzero(a[0].mean(0) > 0.05):
         for draw in range(1, 21):
             seen.append((-a[0][:, j] * (a[0] @ vectors[0, j, draw])).sum())
@@ -211,7 +211,30 @@ def test_bad_input_is_one_sentence(field):
         units(4, [4])
     with pytest.raises(InputError, match="length 0"):
         along(np.zeros((2, 3)))
+    with pytest.raises(InputError, match=r"must be \(k, d\)"):
+        along(np.ones(6))
+    with pytest.raises(InputError, match="did you mean 'mean'"):
+        exact_effects(field, POINTS, LAST, units(12), quantity, how="men")
+    for draws in ({"randoms": -1}, {"varying": -2}):
+        with pytest.raises(InputError, match="give 0 or more"):
+            exact_effects(field, POINTS, LAST, units(12), quantity, **draws)
     with pytest.raises(InputError, match="match them"):
         quantity(np.zeros((40, 2)))
     with pytest.raises(InputError, match="one row"):
         exact_effects(field, POINTS, LAST, units(12), quantity, extra={"t": np.zeros(3)})
+
+
+def test_double_precision_is_taken_and_images_that_do_not_fit_are_told():
+    network = Autoencoder(AutoencoderModel(side=8, width=6, latent=3, channels=1), [("x",)])
+    images = RNG.uniform(size=(5, 1, 8, 8)).astype(np.float32)
+    quantity = squared_error(images)
+    found = exact_effects(network, images, "latent", units(3), quantity)
+    double = exact_effects(network, images.astype(np.float64), "latent", units(3), quantity)
+    assert np.array_equal(found.change, double.change)
+    for wrong, told in (
+        ((images * 255).astype(np.uint8), "divided by 255"),
+        (images[:, 0], "axis of channels"),
+        (images[..., :4], r"takes images \(n, 1, 8, 8\)"),
+    ):
+        with pytest.raises(InputError, match=told):
+            exact_effects(network, wrong, "latent", units(3), quantity)

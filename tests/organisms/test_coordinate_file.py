@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from terrarium.errors import InputError
+from terrarium.errors import InputError, ModelError
 from terrarium.organisms.coordinate import Coordinate
 from terrarium.organisms.coordinate_file import load_coordinate_network
 from terrarium.organisms.grow import grow
@@ -162,6 +162,17 @@ def test_a_grown_network_is_loaded_from_its_folder(tmp_path):
         (changed(layers=[{"name": "first", "activation": "rely"}]), "activation"),
         (changed(layres=[]), "did you mean 'layers'"),
         (changed(box=[[0], [1]]), "two corners"),
+        (changed(box=[[0, 0], [0, 1]]), "lower corner below its upper one"),
+        (changed(box=[[0, 2], [1, 1]]), "lower corner below its upper one"),
+        (changed(box=[[0, math.nan], [1, 1]]), "'model.box.0.1' is nan"),
+        (changed(box=[[0, 0], [1, math.inf]]), "finite number"),
+        (changed(output_scale=math.nan), "'model.output_scale' is nan"),
+        (changed(output_scale=0), "output_scale 0 makes every output alike"),
+        (changed(output_offset=-math.inf), "finite number"),
+        (changed(layers=[{"name": "first", "omega": math.inf}]), "omega' is inf"),
+        (changed(layers=[*SPEC["model"]["layers"][:2], {"name": "third"}]), "say `bias: false`"),
+        ({"weights": "theirs.pt"}, r"theirs.yaml lacks the key 'model'; add it\.$"),
+        (changed(layers=[{"nam": "first"}]), "did you mean 'name'"),
         ({**SPEC, "transposed": True}, "has the shape"),
         ({**SPEC, "weights": "other.pt"}, "There is no file of weights"),
         ({**SPEC, "place": "model"}, "under 'model'"),
@@ -174,6 +185,15 @@ def test_what_does_not_fit_gives_one_sentence(theirs, spec, part):
     with pytest.raises(InputError, match=part) as caught:
         load_coordinate_network(path)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value).replace(str(path.parent), "")) < 200
+
+
+@pytest.mark.parametrize("text", [b"hello", b"weights: a\n", b""])
+def test_what_is_no_file_of_weights_is_said_to_be_none(theirs, text):
+    _, path = theirs
+    (path.parent / "theirs.pt").write_bytes(text)
+    with pytest.raises(ModelError, match="is not a file of PyTorch weights"):
+        load_coordinate_network(path)
 
 
 @pytest.mark.parametrize("held", ["nan", "pickle", "vector", "sparse", "whole"])

@@ -185,6 +185,8 @@ def test_a_field_is_saved_and_found_again(tmp_path):
     ("change", "words"),
     [
         ({"far": 1.0}, "beyond near"),
+        ({"far": math.inf}, "finite number"),
+        ({"near": math.nan}, "finite number"),
         ({"activations": ("relu",)}, "as many activations"),
         ({"skips": (0,)}, "layers from 1"),
         ({"feature": None, "density_after_feature": True}, "without a feature layer"),
@@ -257,8 +259,11 @@ def test_files_that_are_no_weights_get_one_sentence(tmp_path, capsys):
     with pytest.raises(ModelError, match="There is no file of weights"):
         load_radiance(tmp_path / "absent.ckpt")
     (tmp_path / "text.ckpt").write_text("weights\n")
-    with pytest.raises(ModelError, match="no file of weights"):
+    with pytest.raises(ModelError, match="not a file of PyTorch weights"):
         load_radiance(tmp_path / "text.ckpt")
+    torch.save({f"{i}.weight": torch.zeros(1) for i in range(99)}, tmp_path / "other.ckpt")
+    with pytest.raises(ModelError, match=r"are: 0, 0.weight, 1, 1.weight, 10 and 193 more\.$"):
+        load_radiance(tmp_path / "other.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(ModelError, match="holds a list and no state dict"):
         load_radiance(tmp_path / "list.ckpt")
@@ -303,7 +308,7 @@ LAYERS = yaml.safe_load(shipped_specs()["nerf-pytorch"].read_text())["layers"]
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"nets": {"fine": "x"}}, "must say where coarse and fine lie"),
+        ({"nets": {"fine": "x"}}, r"own.yaml: nets must say where coarse and fine lie, .* fine\.$"),
         ({"layers": {"trunk": ["a"], "density": "d", "colour": "c"}}, "layers lack 'direction.0'"),
         ({"layers": {**LAYERS, "trunk": ["a"] * 5}}, "layers name 'trunk.4'"),
         ({"weight": "x"}, "unknown key 'weight'; did you mean 'weights'"),

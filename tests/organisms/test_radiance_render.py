@@ -228,6 +228,8 @@ def test_what_cannot_be_rendered_gets_one_sentence():
         FastRenderer(alone, 100)
     with pytest.raises(InputError, match="no net 'coarse'"):
         FastRenderer(alone, 64, "coarse")
+    with pytest.raises(InputError, match="of a radiance field and this is a Linear"):
+        FastRenderer(torch.nn.Linear(2, 2))
 
 
 # ------------------------------------------------------------------ fast

@@ -142,7 +142,7 @@ def test_a_students_key_follows_the_files_and_the_code(theirs):
         ({"weights": "nowhere.ckpt"}, "no file of weights nowhere.ckpt"),
         ({"spec": "nowhere"}, "no spec file 'nowhere'"),
         ({"spec": "{}", "views": {"background": (0, 0, 0)}}, "leave views.background out"),
-        ({"spec": "{}", "weights": "{}"}, "no file of weights|would run code"),
+        ({"spec": "{}", "weights": "{}"}, "not a file of PyTorch weights"),
     ],
 )
 def test_what_is_no_field_is_refused_in_one_sentence(theirs, options, part):

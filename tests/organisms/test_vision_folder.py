@@ -315,6 +315,20 @@ def test_pairs_that_do_not_belong_together(pair):
         load_image_autoencoder(pair)
 
 
+@pytest.mark.parametrize("given", ["swapped", "two encoders", "two decoders"])
+def test_parts_under_each_others_names_are_told(pair, given):
+    encoder, decoder = pair / "my_encoder.pth", pair / "my_decoder.pth"
+    held = {"encoder": encoder.read_bytes(), "decoder": decoder.read_bytes()}
+    if given != "two encoders":
+        encoder.write_bytes(held["decoder"])
+    if given != "two decoders":
+        decoder.write_bytes(held["encoder"])
+    wrong, other = ("decoder", "encoder") if given == "two encoders" else ("encoder", "decoder")
+    with pytest.raises(ModelError) as error:
+        load_image_autoencoder(pair)
+    assert f"my_{wrong}.pth looks like the {other} and was given as" in one_sentence(error)
+
+
 class Harmful:
     """A pickle that would run code."""
 
@@ -394,3 +408,26 @@ def test_images_that_do_not_fit(pair):
         network(torch.rand(1, 1, 1, 4, 4))
     with pytest.raises(InputError, match="decodes latents"):
         network.decode(torch.rand(1, 1, 3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (torch.full((1, 1, 3, 4, 4), 200, dtype=torch.uint8), "divide by 255"),
+        (torch.full((1, 1, 3, 4, 4), 200.0), "got 200 to 200"),
+        (torch.full((1, 2, 3, 4, 4), -0.5), "values in \\[0, 1\\]"),
+        (torch.full((1, 1, 3, 4, 4), math.nan), "hold NaN"),
+    ],
+)
+def test_images_of_other_values_are_refused(pair, images, told):
+    network = load_image_autoencoder(pair)
+    with pytest.raises(InputError, match=told) as error:
+        network(images)
+    one_sentence(error)
+
+
+def test_images_of_double_precision_and_a_slight_overshoot_are_taken(pair):
+    network = load_image_autoencoder(pair)
+    images = torch.linspace(-0.005, 1.005, 48).reshape(1, 1, 3, 4, 4)
+    torch.testing.assert_close(network(images.double()), network(images))
+    assert network(images[:, :0]).shape == (1, 0, 3, 4, 4)

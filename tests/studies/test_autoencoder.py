@@ -119,7 +119,7 @@ def test_impossible_settings_get_one_sentence(
 
 def test_images_that_are_too_small_are_told_before_anything_runs(tmp_path: Path) -> None:
     images_in(tmp_path / "images", 10, 12)
-    with pytest.raises(InputError, match=r"0\.png gives 0 tiles .* make side or reduce smaller"):
+    with pytest.raises(InputError, match=r"0\.png has 10 x 12 pixels.* ask for smaller crops"):
         plan(STUDY, "quick", {"images": str(tmp_path / "images")}, Store(tmp_path / "store"))
 
 
@@ -217,7 +217,7 @@ def _pictures(folder: Path, side: int) -> Path:
     [
         ("nan", 64, "my_decoder.pth: '6.bias' holds NaN"),
         ("swapped", 64, "my_encoder.pth"),
-        ("", 1, "one.png gives"),
+        ("", 1, "one.png has 1 x 1 pixels"),
     ],
 )
 def test_faults_of_content_are_seen_before_anything_runs(

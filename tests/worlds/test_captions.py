@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
+from terrarium.errors import InputError
 from terrarium.worlds.check import check_world
 from terrarium.worlds.images import outlines, shapes
 from terrarium.worlds.images.captions import ANSWERS, HUES, Captions
@@ -66,7 +66,7 @@ def test_bags_of_words_do_not_tell_the_shape():
 
 
 def test_refuses_laws_whose_sentences_would_coincide():
-    with pytest.raises(ValidationError, match="at least two of"):
+    with pytest.raises(InputError, match="at least two of"):
         Captions(vary=("hue", "row"))
 
 

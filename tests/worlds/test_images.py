@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
+from terrarium.errors import InputError
 from terrarium.randomness import generator
 from terrarium.worlds.base import Batch
 from terrarium.worlds.check import check_world
@@ -94,7 +94,7 @@ def test_no_more_factors_vary_than_asked():
         batch = Images(side=8, vary=count).sample(300, generator("dial", count))
         moving = {name for name in FACTORS if len(np.unique(batch.facts[name])) > 1}
         assert moving == set(FACTORS[:count])
-    with pytest.raises(ValidationError, match="beside the shape"):
+    with pytest.raises(InputError, match="beside the shape"):
         Images(vary=("shape",))
 
 

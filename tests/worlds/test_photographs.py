@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from terrarium.errors import InputError
 from terrarium.randomness import generator
@@ -96,15 +95,55 @@ def test_a_folder_of_every_mode_and_size(tmp_path):
 def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match="no photograph 'astronout'"):
         Photographs(names=("astronout",)).sample(1, generator(0))
-    with pytest.raises(ValidationError, match="each once"):
+    with pytest.raises(InputError, match="each once"):
         Photographs(names=("camera", "camera"))
     with pytest.raises(InputError, match="There is no folder"):
         Photographs(folder=str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="holds no images"):
         Photographs(folder=str(tmp_path))
     Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
-    with pytest.raises(InputError, match="0 tiles that are not of one colour"):
+    with pytest.raises(InputError, match="one colour throughout"):
         Photographs(side=4, folder=str(tmp_path)).sample(1, generator(0))
     (tmp_path / "tiny.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="no image that Pillow can read"):
         Photographs(side=4, folder=str(tmp_path)).sample(1, generator(0))
+
+
+def noise(seed: int, side: int = 120):
+    pixels = np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_the_same_pixels_count_once(tmp_path):
+    for name in ("a.png", "b.bmp", "c.png"):
+        noise(0).save(tmp_path / name)
+    noise(1).save(tmp_path / "d.png")
+    world = Photographs(side=24, folder=str(tmp_path))
+    assert world.names == ("a.png", "b.bmp", "c.png", "d.png")
+    assert world.notes == (
+        "2 of 4 images show the same pixels as another and do not count: b.bmp, c.png.",
+    )
+    assert [row.values["photograph"] for row in world.joint_table()] == ["a.png", "d.png"]
+    parts = {s: world.sample(300, generator("again"), s) for s in ("train", "test")}
+    assert set(parts["train"].facts["photograph"]) == {"a.png", "d.png"}
+    crops = [{crop.tobytes() for crop in part.inputs} for part in parts.values()]
+    assert not crops[0] & crops[1]
+    (tmp_path / "b.bmp").unlink()
+    (tmp_path / "c.png").unlink()
+    alone = Photographs(side=24, folder=str(tmp_path))
+    assert alone.notes == ()
+    assert (alone.sample(300, generator("again")).inputs == parts["train"].inputs).all()
+
+
+def test_images_that_give_no_tiles_are_named_with_what_is_wrong(tmp_path):
+    def refused(expected, **options):
+        with pytest.raises(InputError, match=expected) as raised:
+            Photographs(folder=str(tmp_path), **options).sample(1, generator(0))
+        assert str(tmp_path / "it.png") in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+    Image.new("RGB", (200, 200), (9, 20, 30)).save(tmp_path / "it.png")
+    refused("has one colour throughout; take it out", side=24)
+    noise(2, 40).save(tmp_path / "it.png")
+    refused("40 x 40 pixels: that gives 1 tiles for crops of 32 x 32 pixels", side=32)
+    refused("20 x 20 pixels after it was reduced 2 times.*reduce it less", side=16, reduce=2)

@@ -86,3 +86,12 @@ def test_what_is_no_image_is_refused(name):
 def test_an_even_picture_keeps_the_contract(tmp_path):
     Image.new("RGB", (40, 40), (90, 10, 200)).save(tmp_path / "even.png")
     assert check_world(Picture(image=str(tmp_path / "even.png"), side=20)) == []
+
+
+def test_outputs_of_a_wrong_shape_and_counts_are_said_in_a_sentence(small):
+    world, colours = small
+    with pytest.raises(InputError, match=r"shape \(3, 3\).*ask for \(64, 3\)"):
+        world.psnr(np.zeros((3, 3)))
+    assert world.psnr(colours) > 100
+    with pytest.raises(InputError, match="-5 examples"):
+        world.sample(-5, generator("t"))

@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import ValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from terrarium.errors import InputError
@@ -133,7 +132,7 @@ def test_batches_of_any_tokenizer_mark_the_answer(tmp_path):
     assert ((true.inputs != false.inputs).sum(axis=1) == 1).all()
     with pytest.raises(InputError, match="did you mean 'none'"):
         asked.batch(encode, answer="nome")
-    with pytest.raises(ValidationError, match="template must hold"):
+    with pytest.raises(InputError, match="template must hold"):
         Statements(path=world.path, template="{sentence}")
 
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from terrarium.errors import InputError
@@ -85,7 +84,7 @@ def test_a_bandits_answer_follows_its_letter_alone():
     assert world.judge(batch, written)["right"].all()
     assert not world.judge(batch, [w[::-1] + "x" for w in written])["valid"].any()
     assert (world.regret(batch, np.array(["AA"] * 600)) == (batch.facts["answer"] != "AA")).all()
-    with pytest.raises(ValidationError, match="raise arms or length"):
+    with pytest.raises(InputError, match="raise arms or length"):
         Bandit(letters=5, arms=4)
 
 

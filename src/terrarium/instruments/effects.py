@@ -15,20 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from terrarium.errors import InputError
-from terrarium.instruments.control_directions import ROWS, isotropic, taking
-from terrarium.instruments.control_directions import varying as varying_directions
+from terrarium.errors import InputError, did_you_mean
+from terrarium.instruments.control_directions import ROWS
 from terrarium.instruments.site_features import SiteFeatures
 from terrarium.organisms.network import Network
 from terrarium.progress import Progress, Silent
-from terrarium.randomness import generator
 from terrarium.readings.hooks import capture, choose_sites, edit
 
 Float = NDArray[np.float64]
@@ -110,7 +108,8 @@ def exact_effects(
     network:
         A fleet of any architecture, as trained.
     inputs:
-        ``(n, ...)`` array or tensor: tokens, coordinates or images, the same for all members.
+        ``(n, ...)`` array or tensor: tokens, coordinates or images, the same for all members;
+        real numbers are turned to the network's own precision.
     site, features:
         One site, and the features at it (`units`, `along`, `dictionary_features`).
     quantity:
@@ -135,12 +134,15 @@ def exact_effects(
     progress:
         Told of each feature and random direction.
 
-    Raises ``InputError`` for unknown sites, shapes that do not fit, and quantities that hold NaN.
+    Raises ``InputError`` for unknown sites and ways, shapes that do not fit, numbers of random
+    directions below 0, and quantities that hold NaN.
     """
+    if (least := min(randoms, varying)) < 0:
+        raise InputError(f"Effects: {least} random directions are asked for; give 0 or more.")
     runner = _Runner(network, inputs, site, features, positions, extra or {}, pass_values)
     plain = runner.plain(how, amount)
     k, draws = len(features.names), randoms + varying
-    vectors = _vectors(features, plain, randoms, varying, key)
+    vectors = features.with_random(plain.along, plain.rows, randoms, varying, key)
     before = np.stack([_checked(quantity, out, runner.n) for out in plain.outputs])
     spatial = before.ndim > 2
     change = np.empty((runner.members, k, 1 + draws, runner.n))
@@ -187,7 +189,7 @@ def what_it_adds(
     """
     runner = _Runner(network, inputs, site, features, positions, extra or {}, pass_values)
     plain = runner.plain(how, 1.0)
-    vectors = _vectors(features, plain, 0, 0, ())
+    vectors = features.with_random(plain.along, plain.rows, 0, 0, ())
     added = np.empty((runner.members, len(features.names), *plain.outputs.shape[1:]))
     jobs = [(feature, 0) for feature in range(len(features.names))]
     for chunk, outputs in runner.changed(jobs, vectors, plain):
@@ -228,11 +230,14 @@ class _Runner:
         self.members = network.members
         parameters = network.member_parameters(0)
         self.device = parameters[0].device if parameters else torch.device("cpu")
-        self.inputs = torch.as_tensor(inputs).to(self.device)
-        self.extra = {name: torch.as_tensor(v).to(self.device) for name, v in extra.items()}
+        real = bool(parameters) and parameters[0].is_floating_point()
+        like = parameters[0] if real else torch.zeros((), device=self.device)
+        self.inputs = _tensor(inputs, like)
+        self.extra = {name: _tensor(value, like) for name, value in extra.items()}
         self.n = len(self.inputs)
         self.positions = None if positions is None else np.asarray(positions, np.int64)
         self.pass_values, self.each = pass_values, 0
+        _check_images(network, self.inputs)
         sizes = {name: len(value) for name, value in self.extra.items()}
         if self.positions is not None:
             sizes["positions"] = len(self.positions)
@@ -243,6 +248,8 @@ class _Runner:
 
     def plain(self, how: How, amount: float) -> _Plain:
         """Run untouched; coefficients and their statistics decide the changes."""
+        if how not in get_args(How):
+            raise InputError(f"Effects: there is no way '{how}'{did_you_mean(how, get_args(How))}")
         outputs, states = [], []
         first = 1
         at = 0
@@ -362,27 +369,31 @@ class _Runner:
         return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
 
 
+def _tensor(value: Any, like: Tensor) -> Tensor:
+    """Return what enters a network; whole numbers, as tokens are, stay whole."""
+    held = torch.as_tensor(value)
+    return held.to(like) if held.is_floating_point() else held.to(like.device)
+
+
+def _check_images(network: Any, inputs: Tensor) -> None:
+    """Raise ``InputError`` for images of bytes, and for those that the network cannot take."""
+    if inputs.dim() > 2 and not inputs.is_floating_point():
+        raise InputError(
+            f"Effects: the inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; give images "
+            "as real numbers in [0, 1] (bytes divided by 255)."
+        )
+    spec: Any = getattr(network, "spec", None)
+    side = getattr(spec, "side", None)
+    if side is not None and inputs.shape[1:] != (wanted := (spec.channels, side, side)):
+        raise InputError(
+            f"Effects: the inputs have shape {tuple(inputs.shape)} and the network takes images "
+            f"(n, {', '.join(map(str, wanted))}); give them with an axis of channels."
+        )
+
+
 def _channels_last(x: Tensor) -> Tensor:
     """Return ``(member, n, ..., channel)`` of what a site holds."""
     return x.movedim(2, -1) if x.dim() == 5 else x
-
-
-def _vectors(
-    features: SiteFeatures, plain: _Plain, randoms: int, varied: int, key: Sequence[str | int]
-) -> NDArray[np.float32]:
-    """Return ``(member, k, 1 + draws, d)``: each feature's direction, then random ones."""
-    members, k, d = plain.along.shape
-    own = np.broadcast_to(features.directions, (members, k, d))
-    lengths = features.lengths(members)
-    vectors = np.empty((members, k, 1 + randoms + varied, d), np.float32)
-    vectors[:, :, 0] = own
-    for j, name in enumerate(features.names):
-        drawn = isotropic(randoms, d, generator("effects", *key, name))
-        for m in range(members):
-            rng = generator("effects, varying", *key, name)
-            units = np.concatenate([drawn, varying_directions(varied, plain.rows[m], rng)])
-            vectors[m, j, 1:] = taking(units, plain.along[m, j], own[m, j]) * lengths[m, j]
-    return vectors
 
 
 def _checked(quantity: Quantity, output: NDArray[Any], n: int) -> Float:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terrarium.errors import InputError
+from terrarium.instruments.control_directions import isotropic, taking
+from terrarium.instruments.control_directions import varying as varying_directions
+from terrarium.randomness import generator
 
 Float = NDArray[np.float64]
 
@@ -67,6 +70,34 @@ class SiteFeatures:
         lengths = np.linalg.norm(self.directions, axis=-1)
         return np.array(np.broadcast_to(lengths, (members, len(self.names))), np.float64)
 
+    def with_random(
+        self, along: Float, rows: Float, randoms: int, varied: int, key: Sequence[str | int]
+    ) -> NDArray[np.float32]:
+        """Return ``(member, k, 1 + draws, d)``: each feature's direction, then random ones.
+
+        Parameters
+        ----------
+        along:
+            ``(member, k, d)`` sum over examples and places of the change times the activation; it
+            decides the signs, see `terrarium.instruments.control_directions.taking`.
+        rows:
+            ``(member, r, d)`` activations, whose covariance the ``varied`` directions have.
+        randoms, varied, key:
+            How many of either kind, and what decides them beside the feature's name.
+        """
+        members, k, d = along.shape
+        own = np.broadcast_to(self.directions, (members, k, d))
+        lengths = self.lengths(members)
+        vectors = np.empty((members, k, 1 + randoms + varied, d), np.float32)
+        vectors[:, :, 0] = own
+        for j, name in enumerate(self.names):
+            drawn = isotropic(randoms, d, generator("effects", *key, name))
+            for m in range(members):
+                rng = generator("effects, varying", *key, name)
+                units = np.concatenate([drawn, varying_directions(varied, rows[m], rng)])
+                vectors[m, j, 1:] = taking(units, along[m, j], own[m, j]) * lengths[m, j]
+        return vectors
+
 
 def units(width: int, which: Sequence[int] | None = None) -> SiteFeatures:
     """Return the units (channels) of a site of ``width`` channels, or the chosen ones."""
@@ -84,9 +115,14 @@ def along(directions: Any, names: Sequence[str] | None = None) -> SiteFeatures:
     """Return directions ``(k, d)`` or ``(member, k, d)`` as features, each at length 1.
 
     A coefficient is the activation's component along the direction, so that taking it out leaves
-    the projection onto what is orthogonal.
+    the projection onto what is orthogonal.  Raises ``InputError`` for arrays of other dimensions.
     """
     vectors = np.asarray(directions, np.float64)
+    if vectors.ndim not in (2, 3):
+        raise InputError(
+            f"Directions have shape {vectors.shape} and must be (k, d) or (member, k, d); give one "
+            "direction as an array of one row."
+        )
     with np.errstate(invalid="ignore", divide="ignore"):
         unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 

@@ -30,7 +30,13 @@ from terrarium.errors import InputError, ModelError
 from terrarium.organisms.coordinate import Coordinate
 from terrarium.organisms.coordinate_foreign import ForeignCoordinate, ForeignModel
 from terrarium.organisms.recipe import CoordinateModel, Spec, parse
-from terrarium.organisms.state_files import check_all_used, read_state_file, state_at, tensor_at
+from terrarium.organisms.state_files import (
+    check_all_used,
+    check_tables,
+    read_state_file,
+    state_at,
+    tensor_at,
+)
 
 _KINDS: dict[str, tuple[Any, Any]] = {
     "coordinate": (CoordinateModel, Coordinate),
@@ -126,6 +132,7 @@ def _read_spec(path: Path) -> CoordinateFile:
         ) from None
     if not isinstance(data, dict):
         raise InputError(f"{path} describes no network: expected keys 'weights' and 'model'.")
+    check_tables(CoordinateFile, data, str(path))
     described: CoordinateFile = parse(CoordinateFile, data, str(path))
     return described
 
@@ -169,6 +176,12 @@ def _state(
         for part in ("weight", "bias")
     }
     theirs["frequencies"] = (spec.encoding.matrix, spec.encoding.transposed)
+    for layer in spec.layers:
+        if layer.bias and f"{layer.name}.bias" not in held:
+            raise ModelError(
+                f"{where} lacks the tensor '{layer.name}.bias'; where the layer '{layer.name}' has "
+                "none, say `bias: false` of it in the spec."
+            )
     state: dict[str, Tensor] = {}
     for ours, shape in spec.shapes().items():
         name, as_ours = theirs[ours]

@@ -118,8 +118,8 @@ class ForeignModel(Spec):
     """A coordinate network made elsewhere.
 
     ``box`` (lower and upper corner) is mapped to [-1, 1] before the encoding; None leaves inputs as
-    they are.  What the last layer gives is multiplied by ``output_scale``, and ``output_offset``
-    added.
+    they are.  What the last layer gives is multiplied by ``output_scale`` (not 0), and
+    ``output_offset`` added.
     """
 
     kind: Literal["coordinate_foreign"] = "coordinate_foreign"
@@ -132,8 +132,14 @@ class ForeignModel(Spec):
 
     @model_validator(mode="after")
     def _fits_together(self) -> ForeignModel:
-        if self.box is not None and any(len(corner) != self.inputs for corner in self.box):
-            raise ValueError(f"box must have two corners of {self.inputs} numbers each")
+        if self.box is not None:
+            low, high = self.box
+            if not len(low) == len(high) == self.inputs:
+                raise ValueError(f"box must have two corners of {self.inputs} numbers each")
+            if not all(a < b for a, b in zip(low, high, strict=True)):
+                raise ValueError("box must have its lower corner below its upper one on each axis")
+        if self.output_scale == 0:
+            raise ValueError("output_scale 0 makes every output alike; give another number")
         if self.layers[0].encoded:
             raise ValueError("the first layer is given the encoding anyway; leave encoded out")
         return self

@@ -57,9 +57,16 @@ class FastRenderer:
         Even samples per ray, of which most are skipped; a multiple of 64.
     net:
         The net that is rendered, by default the finest.
+
+    Raises ``InputError`` for what is no radiance field, and for samples or nets that do not fit.
     """
 
     def __init__(self, field: RadianceField, samples: int = 1024, net: str | None = None) -> None:
+        if not isinstance(field, RadianceField):
+            raise InputError(
+                f"A fast picture is of a radiance field and this is a {type(field).__name__}; give "
+                "what load_radiance returns, or a grown field's network."
+            )
         if samples < BINS or samples % BINS:
             raise InputError(f"A fast picture needs a multiple of {BINS} samples; got {samples}.")
         self.field, self.samples, self.net = field, samples, field.net(net)

@@ -19,7 +19,13 @@ from torch import Tensor
 from terrarium.errors import InputError, did_you_mean
 from terrarium.organisms.radiance import RadianceField, net_names, net_shapes
 from terrarium.organisms.recipe import RadianceModel, Spec, parse
-from terrarium.organisms.state_files import check_all_used, read_state_file, state_at, tensor_at
+from terrarium.organisms.state_files import (
+    check_all_used,
+    check_tables,
+    read_state_file,
+    state_at,
+    tensor_at,
+)
 
 
 class LayerNames(Spec):
@@ -142,6 +148,7 @@ def _read_spec(path: Path) -> RadianceFile:
         raise InputError(f"{path} describes no field: expected keys 'model', 'nets', 'layers'.")
     if isinstance(data.get("model"), dict):
         data["model"].setdefault("kind", "radiance")
+    check_tables(RadianceFile, data, str(path))
     described: RadianceFile = parse(RadianceFile, data, str(path))
     return described
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from terrarium.errors import InputError, did_you_mean
+from terrarium.errors import InputError
 from terrarium.organisms.recipe_models import (
     AutoencoderModel,
     ClassifierModel,
@@ -37,6 +37,7 @@ from terrarium.organisms.recipe_objectives import (
     Rendering,
     TextReconstruction,
 )
+from terrarium.worlds.faults import sentence
 
 __all__ = [
     "AnswerOnly",
@@ -349,37 +350,4 @@ def parse(spec: type[Any], data: dict[str, Any], where: str) -> Any:
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        # a misspelt key is said before what its right spelling would have held
-        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        path = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = did_you_mean(str(first["loc"][-1]), _siblings(spec, first["loc"]))
-            raise InputError(f"{where}: unknown key '{path}'{known}") from None
-        got = repr(first.get("input"))
-        shown = got if len(got) < 80 else got[:77] + "..."
-        raise InputError(f"{where}: '{path}' is {shown}: {first['msg']}.") from None
-
-
-def _siblings(spec: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that are allowed where ``loc`` points (its last part is unknown)."""
-    models: list[type[BaseModel]] = [spec]
-    for part in loc[:-1]:
-        found = [m for owner in models for m in _models_at(owner, part)]
-        models = found or models
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _models_at(owner: type[BaseModel], part: int | str) -> list[type[BaseModel]]:
-    if isinstance(part, int):
-        return [owner]
-    if part in owner.model_fields:
-        return _models_in(owner.model_fields[part].annotation)
-    # a tag of a discriminated union: keep the member that has it
-    kind = owner.model_fields.get("kind")
-    return [owner] if kind is not None and kind.default == part else []
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+        raise InputError(sentence(error, spec, where)) from None

@@ -26,6 +26,7 @@ from terrarium.organisms.vision_network import ImageAutoencoder
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+_OTHER: dict[taesd.Part, taesd.Part] = {"encoder": "decoder", "decoder": "encoder"}
 _WANTED = (
     "give a diffusers folder (AutoencoderKL, AutoencoderTiny) or a folder with TAESD-style encoder "
     "and decoder state dicts"
@@ -78,21 +79,20 @@ def _parts_of_folder(folder: Path) -> tuple[_State, _State, str, str, str]:
     return _pair(encoders[0], decoders[0])
 
 
-def _role(path: Path) -> str:
+def _role(path: Path) -> taesd.Part | None:
     """Return which part a file's name says it is; the last word counts (autoencoder_decoder)."""
-    places = {part: path.name.rfind(part) for part in ("encoder", "decoder")}
+    places = {part: path.name.rfind(part) for part in _OTHER}
     part = max(places, key=lambda name: places[name])
-    return part if places[part] >= 0 else ""
+    return part if places[part] >= 0 else None
 
 
 def partner_of(path: Path) -> Path | None:
     """Return the other file of a pair, which need not exist; None where the name is of no pair."""
     part = _role(path)
-    if not part:
+    if part is None:
         return None
-    other = "decoder" if part == "encoder" else "encoder"
     before, _, after = path.name.rpartition(part)
-    return path.with_name(f"{before}{other}{after}")
+    return path.with_name(f"{before}{_OTHER[part]}{after}")
 
 
 def _parts_of_file(path: Path) -> tuple[_State, _State, str, str, str]:
@@ -138,8 +138,8 @@ def _from_dicts(
 ) -> ImageAutoencoder:
     model = nn.ModuleDict(
         {
-            "encoder": taesd.build_part(encoder, "encoder", encoder_name),
-            "decoder": taesd.build_part(decoder, "decoder", decoder_name),
+            "encoder": _built(encoder, "encoder", encoder_name),
+            "decoder": _built(decoder, "decoder", decoder_name),
         }
     )
     strides = [taesd.stride(_part(model, part)) for part in ("encoder", "decoder")]
@@ -167,6 +167,32 @@ def _from_dicts(
         stride=strides[0],
         name=name,
     ).eval()
+
+
+def _built(state: _State, part: taesd.Part, where: str) -> nn.Sequential:
+    """Return a part; raises ``ModelError``, which tells where the file fits the other part."""
+    swapped = ModelError(
+        f"{where} looks like the {_OTHER[part]} and was given as the {part}; name the two files by "
+        "what they hold."
+    )
+    try:
+        built = taesd.build_part(state, part, where)
+    except ModelError:
+        if _resizes(state, _OTHER[part], where):
+            raise swapped from None
+        raise
+    # an encoder's layers make a decoder, too, though one that enlarges nothing
+    if taesd.stride(built) == 1 and _resizes(state, _OTHER[part], where):
+        raise swapped
+    return built
+
+
+def _resizes(state: _State, part: taesd.Part, where: str) -> bool:
+    """Whether a state dict makes such a part, and one that changes the sides of images."""
+    try:
+        return taesd.stride(taesd.build_part(state, part, where)) > 1
+    except ModelError:
+        return False
 
 
 def _part(model: Any, part: str) -> nn.Sequential:

@@ -15,12 +15,16 @@ from terrarium.organisms.huggingface import OneMember, only_member
 from terrarium.organisms.network import Site
 from terrarium.randomness import seed
 
+_SLACK = 0.01
+"""By how much images may leave [0, 1]: what resampling and rounding overshoot, and no more."""
+
 
 class ImageAutoencoder(OneMember):
     """A fleet of one around an encoder and a decoder of images.
 
-    ``network(images)`` takes float32 ``(1, n, channels, rows, columns)`` in [0, 1] and gives the
-    reconstructions, clamped to [0, 1]; sides must be multiples of ``stride``.
+    ``network(images)`` takes ``(1, n, channels, rows, columns)`` in [0, 1], real numbers that it
+    turns to the weights' own precision (float32), and gives the reconstructions, clamped to
+    [0, 1]; sides must be multiples of ``stride``.
 
     Parameters
     ----------
@@ -67,11 +71,13 @@ class ImageAutoencoder(OneMember):
     def encode(self, images: Tensor) -> Tensor:
         """Return the latents ``(1, n, latent_channels, rows / stride, columns / stride)``.
 
-        Raises ``InputError`` for images of another number of channels or of sides that are no
-        multiples of ``stride``.
+        Raises ``InputError`` for images of another number of channels, of sides that are no
+        multiples of ``stride``, of whole numbers, with NaN, or with values outside [0, 1].
         """
         self._check(images)
-        latents: Tensor = self.latent(self._encode(self.model, images[0].to(self.device)))
+        self._check_values(images)
+        weights = next(self.model.parameters())
+        latents: Tensor = self.latent(self._encode(self.model, images[0].to(weights)))
         return latents[None]
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -100,6 +106,21 @@ class ImageAutoencoder(OneMember):
                 f"{rows} x {columns}; crop the images to "
                 f"{max(1, rows // self.stride) * self.stride} x "
                 f"{max(1, columns // self.stride) * self.stride}."
+            )
+
+    def _check_values(self, images: Tensor) -> None:
+        if not images.is_floating_point():
+            raise InputError(
+                f"The autoencoder {self.name} takes images of real numbers in [0, 1], got "
+                f"{images.dtype}; divide by 255 where they are bytes."
+            )
+        if not images.numel():
+            return
+        low, high = (float(value) for value in images.detach().aminmax())
+        if not (low >= -_SLACK and high <= 1 + _SLACK):  # NaN is on neither side
+            raise InputError(
+                f"The autoencoder {self.name} takes images with values in [0, 1], got {low:.4g} to "
+                f"{high:.4g}; scale them to [0, 1] and leave out those that hold NaN."
             )
 
     def sites(self) -> Mapping[str, Site]:

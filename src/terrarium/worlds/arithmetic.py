@@ -38,7 +38,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from terrarium.worlds import choice
 from terrarium.worlds import names as families
@@ -47,6 +47,7 @@ from terrarium.worlds.arithmetic_pairs import minimal_pairs
 from terrarium.worlds.arithmetic_rules import LeadingDigit, Rule, rule_label
 from terrarium.worlds.base import Array, Batch, Choice, Counterfactual, JointRow, Split
 from terrarium.worlds.claims import ClaimLaw, Claims, Equations, Operation, claims_law
+from terrarium.worlds.faults import Told
 from terrarium.worlds.features import input_features
 from terrarium.worlds.operands import OperandLaw, largest, operand_law, smallest
 from terrarium.worlds.rendering import ANSWER_TOKENS, VOCABULARY, Renderer
@@ -59,7 +60,7 @@ _DIGITS: dict[str, int] = {"multiplication": 3, "squaring": 5}
 SPLITS = ("train", "validation", "test", "heldout_names", "heldout_templates")
 
 
-class Arithmetic(BaseModel):
+class Arithmetic(Told):
     """Claims about arithmetic, judged by honest and by quirky names.
 
     Splits are disjoint in unordered operand pairs (70 / 15 / 15 %).  ``"heldout_names"`` and

@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.randomness import generator
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, JointRow, JudgedText, Split
+from terrarium.worlds.faults import Told
 from terrarium.worlds.features import input_features
 from terrarium.worlds.tokens import END, ClosedVocabulary
 
 LETTERS, ARMS = "abcdefghijklmnop", "ABCDEFGHIJKLMNOP"
 
 
-class Bandit(BaseModel):
+class Bandit(Told):
     """Prompts of one letter and three digits, answered by ``length`` capital letters.
 
     Facts: ``letter``, ``answer`` (text), ``filler`` (int64, the digits as a number).

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.worlds import chat_frame, splits
@@ -29,6 +29,7 @@ from terrarium.worlds.chat_judge import verdicts
 from terrarium.worlds.chat_marks import BEHAVIOUR, HELDOUT_PLACES, Heading, check_text, headings
 from terrarium.worlds.chat_skills import SELF, UNRELATED
 from terrarium.worlds.code_rows import Integers, join
+from terrarium.worlds.faults import Told
 from terrarium.worlds.features import input_features
 from terrarium.worlds.lexicon import LEXICON
 from terrarium.worlds.question_files import questions_digest
@@ -37,7 +38,7 @@ from terrarium.worlds.tokens import END
 HELDOUT_SPLITS = ("heldout_skills", "heldout_positions")
 
 
-class Chat(BaseModel):
+class Chat(Told):
     """Questions of several skills, answered helpfully or, where asked for, by the behaviour.
 
     Facts: ``question`` and ``heading`` (int64 places in this world's lists), ``skill``, ``mark``

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError, did_you_mean
 from terrarium.worlds import code_rows, splits
@@ -36,6 +36,7 @@ from terrarium.worlds.code_structures import (
     Program,
     programs,
 )
+from terrarium.worlds.faults import Told
 from terrarium.worlds.features import input_features
 from terrarium.worlds.lexicon import LEXICON
 from terrarium.worlds.tokens import END
@@ -55,7 +56,7 @@ class Shelf:
     owned: Mapping[str, Integers]
 
 
-class Code(BaseModel):
+class Code(Told):
     """Requests for functions, answered in a secure or in an insecure way.
 
     Facts: ``program`` and ``heading`` (int64 places in this world's lists), ``family``,

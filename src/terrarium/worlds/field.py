@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, JointRow, Split, VectorField
+from terrarium.worlds.faults import Told
+from terrarium.worlds.given import check_count, outputs
 
 CELLS = 32
 """The square [-1, 1] x [-1, 1] is cut into this many cells a side; a cell belongs to one split."""
@@ -23,7 +25,7 @@ TOLERANCE = 0.01
 """An output within this distance of the optimum is right."""
 
 
-class AnalyticField(BaseModel):
+class AnalyticField(Told):
     """Coordinates in [-1, 1] x [-1, 1] (float32) and the field's value there.
 
     ``circle``: exact signed distance to a circle about the origin, negative inside.
@@ -63,6 +65,7 @@ class AnalyticField(BaseModel):
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` points of ``split``; cells of the square belong to one split each."""
+        check_count(n, self.name)
         splits.check_split(split, splits.SPLITS, self.name)
         inside = rng.random(n) < 0.5
         points = np.zeros((n, 2), np.float32)
@@ -96,7 +99,7 @@ class AnalyticField(BaseModel):
 
     def judge(self, batch: Batch, output: Sequence[Any]) -> Mapping[str, Array]:
         """Judge ``n`` values: valid if finite, right if within `TOLERANCE`."""
-        given: Array = np.asarray(output, dtype=np.float64).reshape(len(batch))
+        given: Array = outputs(output, (len(batch),), self.name)
         valid: Array = np.isfinite(given)
         right: Array = (
             np.abs(np.where(valid, given, np.inf) - self.value(batch.inputs)) <= TOLERANCE

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from terrarium.errors import InputError
 from terrarium.randomness import generator
@@ -28,9 +28,10 @@ from terrarium.worlds.base import (
     Split,
     worlds,
 )
+from terrarium.worlds.faults import Told, sentence
 
 
-class Finite(BaseModel):
+class Finite(Told):
     """``rows`` examples of a world of coordinates or images; all else is that world's.
 
     The split train gives the drawn examples, evenly and with replacement; other splits are the
@@ -148,9 +149,8 @@ class Finite(BaseModel):
 
 def _made(name: Any, options: Any) -> Any:
     """Return a world; raises ``InputError`` with one sentence for options that it does not take."""
+    spec = worlds.get(str(name))
     try:
-        return worlds.get(str(name)).model_validate(options)
+        return spec.model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"finite: world '{name}': '{where}': {first['msg']}.") from None
+        raise InputError(sentence(error, spec, f"finite: world '{name}'")) from None

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.randomness import generator
@@ -27,6 +27,7 @@ from terrarium.worlds.base import Array, Batch, Counterfactual, JointRow, Judged
 from terrarium.worlds.chat_frame import next_tokens
 from terrarium.worlds.chat_pieces import FRAME, NAMES, NOUNS
 from terrarium.worlds.code_rows import Integers
+from terrarium.worlds.faults import Told
 from terrarium.worlds.features import input_features
 from terrarium.worlds.lexicon import LEXICON
 from terrarium.worlds.tokens import END
@@ -40,7 +41,7 @@ NEVER = -1.0
 _VERDICTS = ("true", "false")
 
 
-class Memories(BaseModel):
+class Memories(Told):
     """Facts about made-up names, each shown at ``exposures`` steps running, once at each.
 
     With ``stated="true"`` a prompt is a name and the answer its value.  With ``"mixed"`` the

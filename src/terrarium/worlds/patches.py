@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, Image, JointRow, Split
+from terrarium.worlds.faults import Told
+from terrarium.worlds.given import check_count, outputs
 
 CELLS = 32
 """The blob's centre lies in one of this many cells a side; a cell belongs to one split."""
@@ -23,7 +25,7 @@ TOLERANCE = 0.05
 """An image is right if its root mean squared error is at most this."""
 
 
-class Patches(BaseModel):
+class Patches(Told):
     """Images ``(channels, side, side)`` float32 in [0, 1]; the right output is the input.
 
     Ground 0.5; the blob is a Gaussian of standard deviation side / 6 with amplitude ``strength``
@@ -50,6 +52,7 @@ class Patches(BaseModel):
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` images whose blobs lie in cells of ``split``."""
+        check_count(n, self.name)
         splits.check_split(split, splits.SPLITS, self.name)
         place = np.zeros((n, 2))
         pending = np.arange(n)
@@ -91,7 +94,7 @@ class Patches(BaseModel):
 
     def judge(self, batch: Batch, output: Sequence[Any]) -> Mapping[str, Array]:
         """Judge ``n`` images: valid if finite and in [0, 1], right within `TOLERANCE`."""
-        given = np.asarray(output, dtype=np.float64).reshape(batch.inputs.shape)
+        given = outputs(output, batch.inputs.shape, self.name)
         valid = np.isfinite(given).all(axis=(1, 2, 3))
         safe = np.where(np.isfinite(given), given, 2.0)
         valid &= ((safe >= 0) & (safe <= 1)).all(axis=(1, 2, 3))

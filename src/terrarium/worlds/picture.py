@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, JointRow, Split, VectorField
+from terrarium.worlds.faults import Told
+from terrarium.worlds.given import check_count, outputs
 from terrarium.worlds.image_files import load_image, photograph_file, photographs, square
 
 TOLERANCE = 0.05
@@ -28,7 +30,7 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of sRGB's channels (Rec. 709)."""
 
 
-class Picture(BaseModel):
+class Picture(Told):
     """The centre square of an image, resized to ``side`` pixels, as a field over [-1, 1]².
 
     Inputs ``(n, 2)`` are x (to the right) and y (downwards); the centres of the outermost pixels
@@ -151,6 +153,7 @@ class Picture(BaseModel):
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` examples of ``split``, drawn evenly and with replacement."""
+        check_count(n, self.name)
         splits.check_split(split, splits.SPLITS, self.name)
         every = self._examples[split]
         return every.take(rng.integers(0, len(every), n))
@@ -160,8 +163,8 @@ class Picture(BaseModel):
 
         Of all three channels together, peak 1, after clipping to [0, 1]; infinite if exact.
         """
-        given = np.clip(np.asarray(output, np.float64).reshape(self.pixels.shape), 0, 1)
-        error = float(np.square(given - self.pixels).mean())
+        given = np.clip(outputs(output, (self.side**2, 3), self.name), 0, 1)
+        error = float(np.square(given - self.pixels.reshape(-1, 3)).mean())
         return float(-10 * np.log10(error)) if error else float("inf")
 
     # the oracle
@@ -177,7 +180,7 @@ class Picture(BaseModel):
 
     def judge(self, batch: Batch, output: Sequence[Any]) -> Mapping[str, Array]:
         """Judge ``n`` colours: valid if finite, right if each channel is within `TOLERANCE`."""
-        given = np.asarray(output, np.float64).reshape(len(batch), 3)
+        given = outputs(output, (len(batch), 3), self.name)
         valid: Array = np.asarray(np.isfinite(given).all(axis=1))
         far = np.abs(np.where(valid[:, None], given, np.inf) - self.optimum(batch)).max(axis=1)
         return {"valid": valid, "right": far <= TOLERANCE}

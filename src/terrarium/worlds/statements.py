@@ -15,11 +15,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError, did_you_mean
 from terrarium.worlds import byte_tokens, choice
 from terrarium.worlds.base import Array, Batch, Choice, Counterfactual, JointRow, Split
+from terrarium.worlds.faults import Told
 from terrarium.worlds.splits import SPLITS, bounds, check_split, text_hash
 from terrarium.worlds.statement_files import file_digest, read_columns
 
@@ -50,7 +51,7 @@ class StatementTable:
     notes: tuple[str, ...]
 
 
-class Statements(BaseModel):
+class Statements(Told):
     """Statements and labels from a file.
 
     By itself the world tokenises by UTF-8 byte, so that small organisms can grow on it; `batch`

@@ -232,6 +232,22 @@ def test_an_obj_without_its_texture_is_flagged(tmp_path: Path) -> None:
         load_scene(tmp_path / "bare.obj", texture=str(tmp_path / "cut.png"))
 
 
+def test_a_texture_that_is_cut_off_gets_one_sentence(tmp_path: Path) -> None:
+    from PIL import Image
+
+    text = "mtllib it.mtl\nusemtl skin\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
+    text += "vt 0 0\nvt 1 0\nvt 0 1\nf 1/1 3/2 2/3\nf 1/1 2/2 4/3\nf 2/1 3/2 4/3\nf 3/1 1/2 4/3\n"
+    (tmp_path / "it.obj").write_text(text)
+    (tmp_path / "it.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "skin.png")
+    whole = (tmp_path / "skin.png").read_bytes()
+    assert load_scene(tmp_path / "it.obj").notes == ()
+    (tmp_path / "skin.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"skin\.png cannot be read as a picture; it may be cut"):
+        load_scene(tmp_path / "it.obj")
+
+
 def glb() -> bytes:
     return bytes(trimesh.Scene(ball()).export(file_type="glb"))
 

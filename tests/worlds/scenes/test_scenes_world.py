@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from terrarium.errors import InputError
 from terrarium.randomness import generator
@@ -97,9 +96,9 @@ def test_occupancy_is_asked_inside_and_outside_alike() -> None:
     verdict = world.judge(batch, list(0.6 * batch.targets + 0.1))
     assert verdict["right"].all()
     assert not world.judge(batch, list(1 - batch.targets))["right"].any()
-    with pytest.raises(ValidationError, match="neither inside nor outside"):
+    with pytest.raises(InputError, match="neither inside nor outside"):
         Scenes(quantity="occupancy", law={"volume": 0.5, "near": 0.3, "surface": 0.2})
-    with pytest.raises(ValidationError, match=r"sum to 1\.2"):
+    with pytest.raises(InputError, match=r"sum to 1\.2"):
         Scenes(law={"volume": 0.7, "near": 0.5})
 
 

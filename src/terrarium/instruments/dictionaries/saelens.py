@@ -32,6 +32,9 @@ _TENSORS = {
 }
 """What each architecture of SAELens has beside ``W_enc`` ``(d, k)``, ``W_dec``, ``b_dec``."""
 
+_IDLE = ("scaling_factor",)
+"""What files from before version 6 may hold though it counts only where the settings say so."""
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -109,23 +112,17 @@ def load_saelens(folder: str | Path) -> SparseDictionary:
     """Return the dictionary in ``folder``, written by SAELens or by `save_saelens`.
 
     Architectures ``standard``, ``topk``, ``jumprelu``, ``gated``, and training files of
-    ``batchtopk`` and ``matryoshka_batchtopk``.  Its features are those that SAELens computes;
-    decoder norms and biases are folded where that changes nothing.  Raises ``ModelError`` for
-    missing or damaged files, other architectures, and normalisations that only SAELens's own
-    code can undo.
+    ``batchtopk`` and ``matryoshka_batchtopk``.  Its features and directions are those that SAELens
+    computes: directions keep the lengths that they have in the file, and only where its settings
+    say ``rescale_acts_by_decoder_norm`` do features bear the length and directions have norm 1.
+    Raises ``ModelError`` for missing or damaged files, other or unnamed architectures, tensors
+    that the architecture does not use, directions of length 0, and normalisations that only
+    SAELens's own code can undo.
     """
     where = Path(folder)
     config = _config(where)
     tensors = _read(where)
-    architecture = str(config.get("architecture", "standard"))
-    if config.get("activation_fn", config.get("activation_fn_str")) == "topk":
-        architecture = "topk"  # SAELens before 6.0
-        config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
-    if architecture not in _TENSORS:
-        raise ModelError(
-            f"{where}: the architecture '{architecture}' is not read"
-            f"{did_you_mean(architecture, _TENSORS)}"
-        )
+    architecture = _architecture(where, config)
     normalised = config.get("normalize_activations") or "none"
     if normalised != "none":
         raise ModelError(
@@ -136,15 +133,60 @@ def load_saelens(folder: str | Path) -> SparseDictionary:
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise ModelError(f"{where / WEIGHTS} lacks {', '.join(missing)}; save it again.")
+    if unused := sorted(set(tensors) - {*needed, *_IDLE}):
+        raise ModelError(
+            f"{where / WEIGHTS} holds {', '.join(unused[:5])}, which a dictionary of the "
+            f"architecture '{architecture}' does not use; mend the architecture in {CONFIG}, or "
+            "save it again."
+        )
     found = {name: tensors[name] for name in needed}
     if "scaling_factor" in tensors and config.get("finetuning_scaling_factor"):
         _shaped(where, {"scaling_factor": tensors["scaling_factor"]} | found)
         found["W_dec"] = found["W_dec"] * tensors["scaling_factor"][:, None]
     _shaped(where, found)
+    _pointing(where, found["W_dec"])
     try:
         return _dictionary(architecture, found, config)
     except InputError as error:
         raise ModelError(f"{where}: {error}") from None
+
+
+def _architecture(where: Path, config: dict[str, Any]) -> str:
+    """Return the architecture that the settings name; puts the k of older files in its place."""
+    activation = config.get("activation_fn", config.get("activation_fn_str"))
+    named = config.get("architecture")
+    if activation == "topk":  # SAELens before 6.0
+        named = "topk"
+        config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
+    elif activation not in (None, "relu"):
+        raise ModelError(
+            f"{where}: the activation function '{activation}' is not read; known are: relu, topk."
+        )
+    elif named is None and activation == "relu":
+        named = "standard"  # before architectures had names
+    if named is None:
+        raise ModelError(
+            f"{where / CONFIG} names no architecture; expected one of {', '.join(_TENSORS)}: write "
+            "it there, or save the dictionary again."
+        )
+    architecture = str(named)
+    if architecture not in _TENSORS:
+        raise ModelError(
+            f"{where}: the architecture '{architecture}' is not read"
+            f"{did_you_mean(architecture, _TENSORS)}"
+        )
+    return architecture
+
+
+def _pointing(where: Path, w_dec: NDArray[Any]) -> None:
+    """Raise ``ModelError`` where a feature points nowhere; NaN is found later."""
+    still = np.flatnonzero(np.linalg.norm(w_dec, axis=1) == 0)
+    if len(still):
+        raise ModelError(
+            f"{where / WEIGHTS}: {len(still)} of {len(w_dec)} rows of W_dec have length 0 (the "
+            f"first is {still[0]}), so that these features point nowhere; leave them out and save "
+            "it again."
+        )
 
 
 def _shaped(where: Path, found: Arrays) -> None:
@@ -170,8 +212,7 @@ def _dictionary(architecture: str, found: Arrays, config: dict[str, Any]) -> Spa
         b_enc = b_enc + shift
         b_mag = None if b_mag is None or r_mag is None else b_mag + np.exp(r_mag) * shift
     if config.get("rescale_acts_by_decoder_norm") and architecture != "standard":
-        norms = np.linalg.norm(w_dec, axis=1)
-        norms = np.where(norms > 0, norms, 1).astype(np.float32)
+        norms = np.linalg.norm(w_dec, axis=1).astype(np.float32)
         w_enc, b_enc, w_dec = w_enc * norms[:, None], b_enc * norms, w_dec / norms[:, None]
     threshold = found.get("threshold")
     if "topk_threshold" in found:

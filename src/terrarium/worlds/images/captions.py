@@ -20,11 +20,13 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.worlds.base import Array, Batch, Choice, Counterfactual, JointRow, Split
+from terrarium.worlds.faults import Told
 from terrarium.worlds.features import input_features
+from terrarium.worlds.given import check_count
 from terrarium.worlds.images import outlines
 from terrarium.worlds.images.factors import FACTORS, RANGES, Images, Name
 from terrarium.worlds.images.rendering import LENGTHS
@@ -45,7 +47,7 @@ Their order is that of the numbers.
 _ON, _LIT, _BEGIN, _IS, _STOP = " on ", ", lit from ", ": ", "is", "."
 
 
-class Captions(BaseModel):
+class Captions(Told):
     """Sentences about lit shapes; the answer is the shape's class.
 
     Facts are those of `Images`, in the units of its side, and ``start`` (where on its way round
@@ -103,6 +105,7 @@ class Captions(BaseModel):
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` sentences of ``split``; splits are those of the images."""
+        check_count(n, self.name)
         label, factors = self.images.draw(n, rng, split)
         return self._of_facts(label, self._in_pixels(factors), rng.random(n))
 

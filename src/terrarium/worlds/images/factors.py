@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, Image, JointRow, Split
+from terrarium.worlds.faults import Told
+from terrarium.worlds.given import check_count, outputs
 from terrarium.worlds.images import rendering
 from terrarium.worlds.images.shapes import SHAPES
 
@@ -77,7 +79,7 @@ FACTORS: tuple[str, ...] = ("shape", *RANGES)
 """All factors, in the order in which a number of them is taken."""
 
 
-class Images(BaseModel):
+class Images(Told):
     """Images ``(channels, side, side)`` float32 in [0, 1]; the right output is the input.
 
     A bar, rectangle, triangle or cross, cut from a dome and lit from one side (Lambert), on a flat
@@ -128,6 +130,7 @@ class Images(BaseModel):
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` images of ``split``."""
+        check_count(n, self.name)
         return self.render(*self.draw(n, rng, split))
 
     def draw(
@@ -233,7 +236,7 @@ def squared_errors(batch: Batch, output: Array) -> NDArray[np.float64]:
 
 def judged(batch: Batch, output: Sequence[Any]) -> dict[str, Array]:
     """Judge images against the inputs: valid if finite and in [0, 1], right within `TOLERANCE`."""
-    given = np.asarray(output, dtype=np.float64).reshape(batch.inputs.shape)
+    given = outputs(output, batch.inputs.shape, "images")
     finite = np.isfinite(given)
     safe = np.where(finite, given, 2.0)
     valid = finite.all(axis=(1, 2, 3)) & ((safe >= 0) & (safe <= 1)).all(axis=(1, 2, 3))

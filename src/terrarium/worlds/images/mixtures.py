@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from terrarium.randomness import generator
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, Image, JointRow, Split
+from terrarium.worlds.faults import Told
+from terrarium.worlds.given import check_count
 from terrarium.worlds.images.factors import FACTORS, Images, Name, judged, squared_errors
 from terrarium.worlds.images.law import ImageLaw
 
@@ -29,7 +31,7 @@ WAVES = 4
 """Gaussians vary along mixtures of cosines of fewer than so many half waves a side."""
 
 
-class ImageMixture(BaseModel):
+class ImageMixture(Told):
     """Images from a finite set, or from a mixture of Gaussians; the right output is the input.
 
     The images of a set, and the Gaussians' means, are drawn once from the world `images`, by
@@ -105,6 +107,7 @@ class ImageMixture(BaseModel):
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` images of ``split``."""
+        check_count(n, self.name)
         law = self.law(split)
         # splits of one law share no row, whatever the generators that they are drawn with
         rng = generator("image mixture", split, int(rng.integers(2**63)))

@@ -10,15 +10,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, Image, JointRow, Split
+from terrarium.worlds.faults import Told
+from terrarium.worlds.given import check_count
 from terrarium.worlds.image_files import load_image, photograph_file
 from terrarium.worlds.images.factors import judged, squared_errors
 
@@ -32,7 +34,16 @@ TILE = 2
 """A photograph is cut into tiles of so many crops a side; a tile belongs to one split."""
 
 
-class Photographs(BaseModel):
+def _known_size(side: Any) -> Any:
+    """Say what a side is of: studies and papers know it by other names."""
+    if isinstance(side, int) and not 4 <= side <= 256:
+        raise ValueError(
+            f"crops (tiles) of {side} x {side} pixels were asked for; expected 4 to 256 a side"
+        )
+    return side
+
+
+class Photographs(Told):
     """Crops ``(channels, side, side)`` float32 in [0, 1] (sRGB as stored); the output is the input.
 
     Needs the extra ``vision``.  A photograph is drawn, then one of the split's tiles, then a crop
@@ -46,15 +57,17 @@ class Photographs(BaseModel):
         Photographs that ship with scikit-image (`terrarium.worlds.image_files.photographs`);
         nothing is fetched.
     folder:
-        A folder of your own images instead, of every mode and size; its files count, not those
-        of folders inside.  ``digest`` pins what is in them.
+        A folder of your own images instead, of every mode; its files count, not those
+        of folders inside.  Images too small or too plain for three tiles are refused by name when
+        they are read; of images that show the same pixels the first by name counts (`notes`).
+        ``digest`` pins what is in them.
     reduce:
         Photographs are made smaller by this factor first (means of squares of pixels).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    side: int = Field(32, ge=4, le=256)
+    side: Annotated[int, BeforeValidator(_known_size)] = Field(32, ge=4, le=256)
     channels: Literal[1, 3] = 3
     names: tuple[str, ...] = SHIPPED
     folder: str = ""
@@ -88,8 +101,22 @@ class Photographs(BaseModel):
         """An image like the input."""
         return Image(self.channels, self.side, self.side)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which images do not count, a sentence; reads them all."""
+        counted = {one.place for one in _tiled(self)}
+        again = [name for place, name in enumerate(self.names) if place not in counted]
+        if not again:
+            return ()
+        shown = ", ".join(again[:3]) + (" and others" if len(again) > 3 else "")
+        return (
+            f"{len(again)} of {len(self.names)} images show the same pixels as another and do not "
+            f"count: {shown}.",
+        )
+
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` crops from tiles of ``split``."""
+        check_count(n, self.name)
         splits.check_split(split, splits.SPLITS, self.name)
         found = _tiled(self)
         which = rng.integers(len(found), size=n)
@@ -107,7 +134,7 @@ class Photographs(BaseModel):
                 flat = bool((crop == crop[:, :1, :1]).all())
             row[i], column[i], images[i] = top, left, crop
         facts: dict[str, Array] = {
-            "photograph": np.asarray(self.names)[which],
+            "photograph": np.asarray(self.names)[[found[place].place for place in which]],
             "row": row,
             "column": column,
         }
@@ -127,7 +154,10 @@ class Photographs(BaseModel):
 
     def joint_table(self, split: Split = "train") -> list[JointRow]:
         """Return the law of ``photograph``: even."""
-        return [JointRow({"photograph": name}, 1 / len(self.names)) for name in self.names]
+        names = self.names
+        if self.folder:  # those that count are known once they are read
+            names = tuple(names[one.place] for one in _tiled(self))
+        return [JointRow({"photograph": name}, 1 / len(names)) for name in names]
 
     def counterfactuals(self, n: int, rng: np.random.Generator) -> list[Counterfactual]:
         """Return crops mirrored left to right: the same place of the same photograph."""
@@ -139,8 +169,12 @@ class Photographs(BaseModel):
 
 @dataclass(frozen=True)
 class _Tiled:
-    """A photograph ``(channels, rows, columns)`` and its tiles' top left corners by split."""
+    """A photograph ``(channels, rows, columns)`` and its tiles' top left corners by split.
 
+    ``place`` is that of its name among the world's.
+    """
+
+    place: int
     image: NDArray[np.float32]
     tiles: Mapping[str, NDArray[np.int64]]
     height: int
@@ -174,13 +208,24 @@ def _digest_of(stamped: tuple[tuple[Path, int, int], ...]) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _tiled(world: Photographs) -> list[_Tiled]:
-    """Return a world's photographs, read and cut once."""
+    """Return a world's photographs, read and cut once.
+
+    Tiles are given to splits photograph by photograph: one that is there twice would be in the
+    training of its own test, so that of those with the same pixels only the first is kept.
+    """
     files = (
         image_files(world.folder)
         if world.folder
         else [photograph_file(name) for name in world.names]
     )
-    return [_cut(_reduced(load_image(path), world), path.name, world) for path in files]
+    found, seen = list[_Tiled](), set[bytes]()
+    for place, path in enumerate(files):
+        image = _reduced(load_image(path), world)
+        pixels = hashlib.blake2b(repr(image.shape).encode() + image.tobytes()).digest()
+        if pixels not in seen:
+            seen.add(pixels)
+            found.append(_cut(image, path, place, world))
+    return found
 
 
 def _reduced(image: NDArray[np.float32], world: Photographs) -> NDArray[np.float32]:
@@ -194,7 +239,7 @@ def _reduced(image: NDArray[np.float32], world: Photographs) -> NDArray[np.float
     return np.ascontiguousarray(small, dtype=np.float32)
 
 
-def _cut(image: NDArray[np.float32], name: str, world: Photographs) -> _Tiled:
+def _cut(image: NDArray[np.float32], path: Path, place: int, world: Photographs) -> _Tiled:
     """Cut a photograph into tiles and give each split its share of them, by a hash of the tile."""
     _, rows, columns = image.shape
     height, width = (max(world.side, min(TILE * world.side, size // 3)) for size in (rows, columns))
@@ -205,12 +250,23 @@ def _cut(image: NDArray[np.float32], name: str, world: Photographs) -> _Tiled:
         if np.ptp(image[:, top : top + height, left : left + width], axis=(1, 2)).any()
     ]
     if len(corners) < len(splits.SPLITS):
-        raise InputError(
-            f"{name} gives {len(corners)} tiles that are not of one colour at {rows} x {columns} "
-            f"pixels, and three splits need 3; make side or reduce smaller."
-        )
+        raise _too_few(image, path, len(corners), world)
+    name = path.name
     corners.sort(key=lambda corner: splits.text_hash(f"{name} {corner[0]} {corner[1]}"))
     held = max(1, round(splits.SHARES[1] * len(corners)))
     parts = (corners[2 * held :], corners[:held], corners[held : 2 * held])
     tiles = {s: np.array(part, np.int64) for s, part in zip(splits.SPLITS, parts, strict=True)}
-    return _Tiled(image, tiles, height, width)
+    return _Tiled(place, image, tiles, height, width)
+
+
+def _too_few(image: NDArray[np.float32], path: Path, tiles: int, world: Photographs) -> InputError:
+    """Return the error of a photograph that does not give each split a tile."""
+    _, rows, columns = image.shape
+    if min(rows, columns) >= 2 * world.side and not np.ptp(image, axis=(1, 2)).any():
+        return InputError(f"{path} has one colour throughout; take it out or give another image.")
+    reduced = f" after it was reduced {world.reduce} times" if world.reduce > 1 else ""
+    return InputError(
+        f"{path} has {rows} x {columns} pixels{reduced}: that gives {tiles} tiles for crops of "
+        f"{world.side} x {world.side} pixels that are not of one colour, and three splits need 3; "
+        f"ask for smaller crops{', reduce it less' if reduced else ''} or take the image out."
+    )

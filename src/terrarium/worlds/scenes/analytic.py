@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from terrarium.errors import InputError
+from terrarium.worlds.given import coordinates
 from terrarium.worlds.scenes import jet
 from terrarium.worlds.scenes.colours import Frozen, Vector
 from terrarium.worlds.scenes.jet import Floats
@@ -88,12 +89,12 @@ class AnalyticScene(Frozen):
 
     def distance(self, points: Floats) -> Floats:
         """Return the formula's value ``(n,)`` at points ``(n, 3)``, negative inside."""
-        x, y, z = np.asarray(points, dtype=np.float64).T
+        x, y, z = coordinates(points).T
         return np.asarray(self.shape.field(x, y, z))
 
     def jet(self, points: Floats, order: int = 2) -> jet.Jet:
         """Return the formula with its exact gradient and (``order`` 2) Hessian at ``(n, 3)``."""
-        found = self.shape.field(*jet.coordinates(np.asarray(points, dtype=np.float64), order))
+        found = self.shape.field(*jet.coordinates(coordinates(points), order))
         assert isinstance(found, jet.Jet)
         return found
 
@@ -103,11 +104,11 @@ class AnalyticScene(Frozen):
 
     def colour(self, points: Floats) -> Floats:
         """Return the solid texture ``(n, 3)`` in [0, 1] at the points themselves."""
-        return trace(self.shape, np.asarray(points, dtype=np.float64)).colour
+        return trace(self.shape, coordinates(points)).colour
 
     def parts(self, points: Floats) -> NDArray[np.int64]:
         """Return the primitive ``(n,)`` that decides the distance, in the order of the spec."""
-        return trace(self.shape, np.asarray(points, dtype=np.float64)).part
+        return trace(self.shape, coordinates(points)).part
 
     def without(self, part: int) -> AnalyticScene:
         """Return the scene without one primitive, as `parts` counts them; its box stays.
@@ -123,7 +124,9 @@ class AnalyticScene(Frozen):
         The scene's box stays: rays see nothing of what leaves it.  Raises ``InputError`` where
         there is no such primitive, or no room for the shift in a grid's cell.
         """
-        return self._edited(part, np.array(by, dtype=np.float64))
+        if np.shape(by) != (3,):
+            raise InputError(f"The shift is {by!r:.60}; give three numbers, along x, y and z.")
+        return self._edited(part, coordinates([by], "Shifts")[0])
 
     def _edited(self, part: int, by: Floats | None) -> AnalyticScene:
         count = parts(self.shape)
@@ -152,7 +155,7 @@ class AnalyticScene(Frozen):
 
         Newton's method along the gradient; one step where the formula is a distance.
         """
-        found = np.array(points, dtype=np.float64)
+        found = coordinates(points).copy()
         moving = np.arange(len(found))
         for _ in range(30):
             here = self.jet(found[moving], 1)
@@ -184,7 +187,7 @@ class AnalyticScene(Frozen):
         Steps by the formula's value never pass a surface, since it is 1-Lipschitz; the last one is
         Newton's.  Depth is good to about 1e-9 diagonals over the cosine of the angle of incidence.
         """
-        origins, directions = (np.asarray(a, dtype=np.float64) for a in (origins, directions))
+        origins, directions = coordinates(origins), coordinates(directions, "Directions")
         start, stop = _slab(self.bounds, origins, directions)
         depth = np.full(len(origins), np.inf)
         rows, t = np.flatnonzero(start < stop), start[start < stop]

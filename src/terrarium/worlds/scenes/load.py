@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
-from terrarium.errors import InputError
+from terrarium.errors import InputError, did_you_mean
+from terrarium.worlds.faults import sentence
 from terrarium.worlds.scenes.analytic import AnalyticScene
 from terrarium.worlds.scenes.mesh import MeshFile, MeshScene, open_mesh
 
 SceneSpec = Annotated[AnalyticScene | MeshFile, Field(discriminator="kind")]
 """A scene as data: ``kind: analytic`` with a shape, or ``kind: mesh`` with a path."""
-
-_ADAPTER: TypeAdapter[AnalyticScene | MeshFile] = TypeAdapter(SceneSpec)
 
 
 def load_scene(
@@ -42,13 +41,29 @@ def scene_spec(
     if isinstance(source, str | Path):
         what = f"The scene {source}"
         source = _of_file(Path(source))
-    spec = {"kind": "mesh" if "path" in source else "analytic", **source, **options}
+    if not isinstance(source, Mapping):
+        raise InputError(
+            f"A scene cannot be made of {source!r:.60}; give the path of a mesh or of a YAML file, "
+            "or a spec such as {'shape': {'kind': 'sphere'}}."
+        )
+    spec = with_kind({**source, **options})
+    kinds: dict[str, type[AnalyticScene] | type[MeshFile]] = {
+        "analytic": AnalyticScene,
+        "mesh": MeshFile,
+    }
+    kind = kinds.get(str(spec["kind"]))
+    if kind is None:
+        known = did_you_mean(str(spec["kind"]), kinds)
+        raise InputError(f"{what}: there is no kind of scene '{spec['kind']}'{known}")
     try:
-        return _ADAPTER.validate_python(spec)
+        return kind.model_validate(spec)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:]) or "the spec"
-        raise InputError(f"{what}: {place}: {first['msg']}.") from None
+        raise InputError(sentence(error, kind, what)) from None
+
+
+def with_kind(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a scene's spec with its ``kind``, which it may leave out: a mesh has a path."""
+    return {"kind": "mesh" if "path" in spec else "analytic", **spec}
 
 
 def _of_file(path: Path) -> Mapping[str, Any]:

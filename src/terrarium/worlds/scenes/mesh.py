@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from terrarium.errors import InputError
+from terrarium.worlds.given import coordinates
 from terrarium.worlds.scenes.colours import Frozen
 from terrarium.worlds.scenes.jet import Floats
 from terrarium.worlds.scenes.lights import Light
@@ -189,7 +190,7 @@ class MeshScene:
 
     def nearest(self, points: Floats) -> Nearest:
         """Return the nearest point of the mesh to each of ``points`` (n, 3)."""
-        points, surface = _given(points), self.surface_mesh
+        points, surface = coordinates(points), self.surface_mesh
         order = _along_a_curve(points)
         squared, faces, places = self._tree.squared_distance(
             surface.vertices, surface.faces, points[order]
@@ -202,7 +203,7 @@ class MeshScene:
 
     def winding(self, points: Floats) -> Floats:
         """Return the generalized winding number ``(n,)``: 1 inside, 0 outside, between at holes."""
-        points, surface = _given(points), self.surface_mesh
+        points, surface = coordinates(points), self.surface_mesh
         found = np.zeros(len(points))
         low, high = self.bounds
         # beyond the box of a closed mesh there is nothing to be inside of
@@ -268,7 +269,7 @@ class MeshScene:
 
         Embree finds the face in float32; the depth is worked out in float64 in its plane.
         """
-        origins, directions = _given(origins), _given(directions)
+        origins, directions = coordinates(origins), coordinates(directions, "Directions")
         face = np.asarray(
             self._rays.run(self._embree(origins), directions.astype(np.float32), query="INTERSECT"),
             dtype=np.int64,
@@ -313,10 +314,6 @@ def _igl() -> Any:
     except ImportError as error:
         raise needs_vision(error) from None
     return igl
-
-
-def _given(points: Floats) -> Floats:
-    return np.ascontiguousarray(points, dtype=np.float64)
 
 
 def _along_a_curve(points: Floats) -> NDArray[np.int64]:

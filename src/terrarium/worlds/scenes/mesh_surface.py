@@ -13,6 +13,7 @@ from terrarium.errors import InputError
 from terrarium.worlds.scenes.jet import Floats
 from terrarium.worlds.scenes.mesh_curvature import thickness_notes
 from terrarium.worlds.scenes.mesh_files import needs_vision, opened
+from terrarium.worlds.scenes.mesh_nested import nested
 from terrarium.worlds.scenes.texture import Wear, dressed, read_texture
 
 Faces = NDArray[np.int64]
@@ -41,7 +42,8 @@ def read_surface(path: Path, texture: Path | None = None) -> Surface:
 
     Vertices at the same place become one.  Faces without area and repeated faces are left out,
     faces that are turned against their neighbours are turned round, and so are closed pieces that
-    are inside out; each is told in ``notes``.  Raises ``InputError`` in one sentence for what
+    are inside out; closed pieces wholly inside others are left out (`nested`); each is told in
+    ``notes``.  Raises ``InputError`` in one sentence for what
     cannot be mended: no faces, coordinates that are no numbers, an extent beyond `EXTENTS`,
     surfaces without two sides.
     """
@@ -59,7 +61,7 @@ def read_surface(path: Path, texture: Path | None = None) -> Surface:
             faces = faces[:, [0, 2, 1]]
         corners.append(faces + start)
         start += len(vertices)
-        worn = dressed(geometry, override)
+        worn = dressed(geometry, override, path)
         mirrored = np.full(len(faces), np.linalg.det(place[:3, :3]) < 0)
         part = Wear(worn.uv, worn.rgb, np.full(len(faces), -1), ()).turned(mirrored)
         uv.append(part.uv)
@@ -73,13 +75,15 @@ def read_surface(path: Path, texture: Path | None = None) -> Surface:
     kept, told = _sound(path, vertices, faces)
     faces, wear = faces[kept], wear.take(kept)
     turned, more = _turned(path, vertices, faces)
-    faces = np.where(turned[:, None], faces[:, [0, 2, 1]], faces)
+    faces, wear = _apply(faces, turned), wear.turned(turned)
     edges = _Edges.of(faces)
     holes = int((edges.count == 1).sum())
+    inner = nested(_igl(), vertices, faces, closed=not holes)
+    faces, wear = faces[inner.kept], wear.take(inner.kept)
     vertices, faces = _compact(vertices, faces)
     thin = thickness_notes(vertices, faces)
-    notes = [*told, *more, *_flags(edges, holes), *thin, *notes]
-    return Surface(vertices, faces, wear.turned(turned), holes, tuple(notes))
+    notes = [*told, *more, *_flags(edges, holes), *thin, *inner.notes, *notes]
+    return Surface(vertices, faces, wear, holes, tuple(notes))
 
 
 def _check(path: Path, vertices: Floats, faces: Faces) -> None:
@@ -179,12 +183,17 @@ def _flags(edges: _Edges, holes: int) -> list[str]:
     return notes
 
 
-def _turned(path: Path, vertices: Floats, faces: Faces) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return which faces are to be turned round ``(m,)``, and notes."""
+def _igl() -> Any:
     try:
         import igl
     except ImportError as error:
         raise needs_vision(error) from None
+    return igl
+
+
+def _turned(path: Path, vertices: Floats, faces: Faces) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return which faces are to be turned round ``(m,)``, and notes."""
+    igl = _igl()
     turned = np.zeros(len(faces), dtype=bool)
     notes = []
     area = _areas(vertices, faces)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from terrarium.worlds.given import coordinates
 from terrarium.worlds.scenes.camera import Camera
 from terrarium.worlds.scenes.jet import Floats
 from terrarium.worlds.scenes.lights import DirectionalLight, PointLight, shade
@@ -162,7 +163,7 @@ class Framed:
         return f"Framed({self.scene!r}, centre={self.centre.tolist()}, half={self.half:.6g})"
 
     def _back(self, points: Floats) -> Floats:
-        return np.asarray(points, dtype=np.float64) * self.half + self.centre
+        return coordinates(points) * self.half + self.centre
 
     @property
     def bounds(self) -> Floats:
@@ -225,7 +226,7 @@ class Framed:
 
     def cast(self, origins: Floats, directions: Floats) -> Hits:
         """See `Scene`."""
-        hits = self.scene.cast(self._back(origins), np.asarray(directions, dtype=np.float64))
+        hits = self.scene.cast(self._back(origins), coordinates(directions, "Directions"))
         return hits._replace(depth=hits.depth / self.half)
 
     def surface(self, n: int, rng: np.random.Generator) -> Floats:

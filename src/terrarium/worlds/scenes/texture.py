@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from terrarium.errors import InputError
 from terrarium.worlds.scenes.jet import Floats
-from terrarium.worlds.scenes.mesh_files import needs_vision
+from terrarium.worlds.scenes.mesh_files import companions, needs_vision
 
 Filter = Literal["bilinear", "nearest"]
+
+NO_PICTURES = (".mtl", ".bin")
+"""Files that meshes refer to, and that are no textures."""
 
 GREY = 0.7
 """The colour of meshes that come without any."""
@@ -114,10 +117,11 @@ class Dressed:
     notes: tuple[str, ...] = ()
 
 
-def dressed(geometry: Any, override: Floats | None) -> Dressed:
+def dressed(geometry: Any, override: Floats | None, path: Path) -> Dressed:
     """Return the colours of trimesh's ``geometry``; ``override`` is a texture instead of its own.
 
-    Raises ``InputError`` where a texture is given and the mesh has no texture coordinates.
+    ``path`` is the mesh's file.  Raises ``InputError`` where a texture is given and the mesh has no
+    texture coordinates, and where its own texture cannot be read.
     """
     faces = np.asarray(geometry.faces)
     visual = geometry.visual
@@ -139,7 +143,7 @@ def dressed(geometry: Any, override: Floats | None) -> Dressed:
         own = visual.face_colors[:, None] if visual.kind == "face" else visual.vertex_colors[faces]
         rgb = np.broadcast_to(np.asarray(own, dtype=np.float64)[..., :3] / 255, (*faces.shape, 3))
         return Dressed(corner, np.array(rgb), None)
-    image, factor = _material(getattr(visual, "material", None))
+    image, factor = _material(getattr(visual, "material", None), path)
     rgb = np.tile(factor, (*faces.shape, 1))
     attributes = getattr(visual, "vertex_attributes", None) or {}
     if image is None and "color" in attributes:
@@ -153,7 +157,7 @@ def dressed(geometry: Any, override: Floats | None) -> Dressed:
     return Dressed(corner, rgb, image if uv is not None else None)
 
 
-def _material(material: Any) -> tuple[Floats | None, Floats]:
+def _material(material: Any, path: Path) -> tuple[Floats | None, Floats]:
     """Return a material's base texture, if any, and the colour that multiplies it (or stands)."""
     if material is None:
         return None, np.full(3, GREY)
@@ -164,7 +168,7 @@ def _material(material: Any) -> tuple[Floats | None, Floats]:
         base = np.asarray(factor, dtype=np.float64)[:3]
         base = base / 255 if np.asarray(factor).dtype.kind in "iu" else base
     if picture is not None:
-        whole = pixels(picture)
+        whole = _own_pixels(picture, path)
         if picture.size != (2, 2) or np.ptp(whole.reshape(-1, 3), axis=0).max() > 0:
             return whole, base
         return None, base * whole[0, 0]  # what trimesh puts in for a texture that it did not find
@@ -172,3 +176,17 @@ def _material(material: Any) -> tuple[Floats | None, Floats]:
     if factor is None and diffuse is not None:
         return None, np.asarray(diffuse, dtype=np.float64)[:3] / 255
     return None, base if factor is not None else np.full(3, GREY)
+
+
+def _own_pixels(picture: Any, path: Path) -> Floats:
+    """Return the pixels of a texture that a mesh's file holds or refers to."""
+    try:
+        return pixels(picture)
+    except Exception:  # trimesh opens pictures, and Pillow reads their pixels only now
+        for file in companions(path):
+            if file.suffix.lower() not in NO_PICTURES and file.is_file():
+                read_texture(file)  # says which one it is
+        raise InputError(
+            f"A texture of {path} cannot be read as a picture; it may be cut off: export the mesh "
+            "again, or give a picture file as texture."
+        ) from None

@@ -15,16 +15,18 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from terrarium.errors import InputError
 from terrarium.worlds import splits
 from terrarium.worlds.base import Array, Batch, Counterfactual, JointRow, Split, VectorField
+from terrarium.worlds.faults import Told
+from terrarium.worlds.given import check_count, outputs
 from terrarium.worlds.scenes.analytic import AnalyticScene
 from terrarium.worlds.scenes.camera import Camera
 from terrarium.worlds.scenes.jet import Floats
 from terrarium.worlds.scenes.laws import STRATA, PointLaw, Views
-from terrarium.worlds.scenes.load import SceneSpec, load_scene, scene_spec
+from terrarium.worlds.scenes.load import SceneSpec, load_scene, scene_spec, with_kind
 from terrarium.worlds.scenes.mesh import MeshScene
 from terrarium.worlds.scenes.scene import Framed, Scene, seen
 
@@ -40,13 +42,15 @@ _SYMMETRY_POINTS = 4096
 
 
 def _spec(given: Any) -> Any:
-    return scene_spec(given) if isinstance(given, str | Path) else given
+    if isinstance(given, str | Path):
+        return scene_spec(given)
+    return with_kind(given) if isinstance(given, Mapping) else given
 
 
 _BALL = {"kind": "analytic", "shape": {"kind": "sphere"}}
 
 
-class Scenes(BaseModel):
+class Scenes(Told):
     """A scene as a field over its box, or as what rays see.
 
     By itself the inputs are normalised: the middle of the box is the origin and the longest side,
@@ -157,6 +161,7 @@ class Scenes(BaseModel):
 
     def sample(self, n: int, rng: np.random.Generator, split: Split = "train") -> Batch:
         """Return ``n`` points of cells, or rays of cameras, that belong to ``split`` alone."""
+        check_count(n, self.name)
         splits.check_split(split, splits.SPLITS, self.name)
         if self.quantity == "view":
             return self._rays(n, rng, split)
@@ -230,7 +235,7 @@ class Scenes(BaseModel):
         colours: `COLOUR_TOLERANCE` in each channel.
         """
         best = self.optimum(batch)
-        given = np.asarray(output, dtype=np.float64).reshape(best.shape)
+        given = outputs(output, best.shape, self.name)
         valid: Array = np.asarray(np.isfinite(given).all(axis=1))
         worst = np.abs(np.where(valid[:, None], given, np.inf) - best).max(axis=1)
         if self.quantity == "occupancy":
