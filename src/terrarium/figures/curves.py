@@ -19,7 +19,7 @@ from terrarium.figures.layout import (
     reference_layers,
     with_gaps,
 )
-from terrarium.figures.theme import DASHES, SHAPES, slots
+from terrarium.figures.theme import DASHES, shapes, slots
 
 SEEDS = {"filter": "datum.kind == 'seed'"}
 
@@ -183,7 +183,7 @@ def _marks(
 ) -> list[dict[str, Any]]:
     """Return bands, seeds and means as layers, from the channels that all of them share."""
     dash = {**base["color"], "scale": {"domain": domain, "range": _cycle(DASHES, domain)}}
-    shape = {**base["color"], "scale": {"domain": domain, "range": _cycle(SHAPES, domain)}}
+    shape = {**base["color"], "scale": {"domain": domain, "range": shapes(len(domain))}}
     ends = [{"field": e, "type": "quantitative", "format": ".3f"} for e in ("low", "high")]
     mean = {"filter": "datum.kind == 'mean'"}
     banded = {"filter": "datum.kind == 'mean' && datum.low != null"}

@@ -19,7 +19,7 @@ from terrarium.figures.layout import (
     reference_layers,
     with_gaps,
 )
-from terrarium.figures.theme import SHAPES, slots
+from terrarium.figures.theme import shapes, slots
 
 
 def dots(
@@ -154,9 +154,8 @@ def _layers(
         legend = {"title": None, "values": series, "symbolOpacity": 1, "labelExpr": SPACED}
         order = slots(series)
         hue = {"field": group, "type": "nominal", "legend": legend}
-        shapes = [SHAPES[i % len(SHAPES)] for i in range(len(order))]
         at["color"] = {**hue, "scale": {"domain": order, "range": "category"}}
-        shape["shape"] = {**hue, "scale": {"domain": order, "range": shapes}}
+        shape["shape"] = {**hue, "scale": {"domain": order, "range": shapes(len(order))}}
         tips.append({"field": group, "type": "nominal"})
     else:
         at["color"] = {"datum": "knows", "legend": None, "type": "nominal"}

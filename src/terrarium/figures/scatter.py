@@ -7,7 +7,7 @@ from typing import Any
 
 from terrarium.figures.figure import Figure
 from terrarium.figures.layout import GAP, Record, frame, need, ordered
-from terrarium.figures.theme import SHAPES, slots
+from terrarium.figures.theme import shapes, slots
 
 _AXIS = 56
 """Pixels that a panel's own vertical axis takes."""
@@ -57,14 +57,13 @@ def scatter(
         }
 
     colour = {"field": group, "type": "nominal", "legend": legend}
-    shapes = [SHAPES[i % len(SHAPES)] for i in range(len(domain))]
     layer = {
         "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.55},
         "encoding": {
             "x": axis(x, x_title),
             "y": axis(y, y_title),
             "color": {**colour, "scale": {"domain": domain, "range": "category"}},
-            "shape": {**colour, "scale": {"domain": domain, "range": shapes}},
+            "shape": {**colour, "scale": {"domain": domain, "range": shapes(len(domain))}},
             "tooltip": [{"field": column, "type": "nominal"} for column in (group, *detail)],
         },
     }

@@ -160,6 +160,14 @@ def themed(spec: Mapping[str, Any], theme: Theme) -> dict[str, Any]:
     return {**spec, "config": {"light": LIGHT, "dark": DARK, "page": PAGE}[theme]}
 
 
+def shapes(count: int) -> list[str]:
+    """Return a shape for each of ``count`` series.
+
+    Where colours begin again, shapes move on by one, so that no two series look alike.
+    """
+    return [SHAPES[(i + i // len(SHAPES)) % len(SHAPES)] for i in range(count)]
+
+
 def slots(series: list[str]) -> list[str]:
     """Return the scale's domain for ``series``: says, knows, optimal first, then the rest in order.
 

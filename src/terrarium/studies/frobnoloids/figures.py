@@ -71,6 +71,8 @@ def _plane(rows: Sequence[Row]) -> Figure | None:
     ]
     if not found:
         return None
+    lost = len(records_of(rows, "feature")) - len(found)
+    left = f" {lost} without one of the two are not drawn." if lost else ""
     count = sum(r["group"] == CALLED for r in found)
     trained = sum(r["group"] != NETWORK for r in found)
     wrong = sum(
@@ -87,7 +89,7 @@ def _plane(rows: Sequence[Row]) -> Figure | None:
         caption="A point is a feature of a dictionary, or a unit of a coordinate network. "
         "Importance: how much worse the output gets without it, in standard deviations of random "
         "directions of the same displacement, as sign × log10(1 + size). Nameability: held-out R² "
-        f"of the best names.{told}",
+        f"of the best names.{told}{left}",
         facet="panel",
         x_title="nameability (held-out R²)",
         y_title="importance (signed log10 of SD)",
