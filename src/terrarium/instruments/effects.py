@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from terrarium.errors import InputError, did_you_mean
 from terrarium.instruments.control_directions import ROWS
+from terrarium.instruments.effect_inputs import check_images, like_weights
 from terrarium.instruments.site_features import SiteFeatures
 from terrarium.organisms.network import Network
 from terrarium.progress import Progress, Silent
@@ -232,12 +233,12 @@ class _Runner:
         self.device = parameters[0].device if parameters else torch.device("cpu")
         real = bool(parameters) and parameters[0].is_floating_point()
         like = parameters[0] if real else torch.zeros((), device=self.device)
-        self.inputs = _tensor(inputs, like)
-        self.extra = {name: _tensor(value, like) for name, value in extra.items()}
+        self.inputs = like_weights(inputs, like)
+        self.extra = {name: like_weights(value, like) for name, value in extra.items()}
         self.n = len(self.inputs)
         self.positions = None if positions is None else np.asarray(positions, np.int64)
         self.pass_values, self.each = pass_values, 0
-        _check_images(network, self.inputs)
+        check_images(network, self.inputs)
         sizes = {name: len(value) for name, value in self.extra.items()}
         if self.positions is not None:
             sizes["positions"] = len(self.positions)
@@ -367,28 +368,6 @@ class _Runner:
         with torch.no_grad(), _evaluating(self.network):
             out: Tensor = self.network(stacked(self.inputs), **options)
         return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
-
-
-def _tensor(value: Any, like: Tensor) -> Tensor:
-    """Return what enters a network; whole numbers, as tokens are, stay whole."""
-    held = torch.as_tensor(value)
-    return held.to(like) if held.is_floating_point() else held.to(like.device)
-
-
-def _check_images(network: Any, inputs: Tensor) -> None:
-    """Raise ``InputError`` for images of bytes, and for those that the network cannot take."""
-    if inputs.dim() > 2 and not inputs.is_floating_point():
-        raise InputError(
-            f"Effects: the inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; give images "
-            "as real numbers in [0, 1] (bytes divided by 255)."
-        )
-    spec: Any = getattr(network, "spec", None)
-    side = getattr(spec, "side", None)
-    if side is not None and inputs.shape[1:] != (wanted := (spec.channels, side, side)):
-        raise InputError(
-            f"Effects: the inputs have shape {tuple(inputs.shape)} and the network takes images "
-            f"(n, {', '.join(map(str, wanted))}); give them with an axis of channels."
-        )
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ _ORGANISMS = (
     *("lineage", "objectives", "optimizer", "parameters", "recipe", "recipe_models"),
     *("state_files", "taesd", "vision_folder", "vision_network"),
 )
-_INSTRUMENTS = ("control_directions", "effects", "quantities", "site_features")
+_INSTRUMENTS = ("control_directions", "effect_inputs", "effects", "quantities", "site_features")
 
 STUDY = Study(
     name="autoencoder",

@@ -211,7 +211,17 @@ _OWN = (
     *("arithmetic", "circuits", "controls", "guests", "measure", "networks", "organisms"),
     *("pictures", "points", "shown", "subjects"),
 )
-_INSTRUMENTS = ("control_directions", "effects", "metrics", "quantities", "site_features")
+_INSTRUMENTS = (
+    *("control_directions", "effect_inputs", "effects", "metrics", "quantities"),
+    "site_features",
+)
+    "control_directions",
+    "effect_inputs",
+    "effects",
+    "metrics",
+    "quantities",
+    "site_features",
+)
 
 STUDY = Study(
     name="frobnoloids",

@@ -181,7 +181,7 @@ _ORGANISMS = (
     *("coordinate_hash", "engine", "feed", "fleet", "grow", "kernels", "lineage", "objectives"),
     *("optimizer", "parameters", "recipe", "recipe_models", "state_files"),
 )
-_INSTRUMENTS = ("control_directions", "effects", "quantities", "site_features")
+_INSTRUMENTS = ("control_directions", "effect_inputs", "effects", "quantities", "site_features")
 
 STUDY = Study(
     name="scene",
