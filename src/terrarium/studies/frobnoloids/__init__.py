@@ -215,13 +215,6 @@ _INSTRUMENTS = (
     *("control_directions", "effect_inputs", "effects", "metrics", "quantities"),
     "site_features",
 )
-    "control_directions",
-    "effect_inputs",
-    "effects",
-    "metrics",
-    "quantities",
-    "site_features",
-)
 
 STUDY = Study(
     name="frobnoloids",
