@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,24 @@ def test_unstripped_rows_keep_the_reasoning(store, perfect):
     found = sampled_world(make_world(source), source, organism, store)
     verdict = make_world(source).judge(found.rows, list(found.rows.facts["said"]))
     assert np.asarray(verdict["claims_scratchpad"]).all()
+
+
+def test_what_is_written_does_not_hang_on_the_code(store):
+    (organism, other) = grow([(recipe(**REASONING), seed) for seed in (0, 1)], store)
+    source = student(recipe(**REASONING)).phases[0].sources[0]
+    world = make_world(source)
+    # as after a change of the code that changes nothing: another key, the same organism
+    touched = replace(organism, key="another")
+    assert touched.identity == organism.identity != other.identity
+    keep_all = source.model_copy(
+        update={"sampled": source.sampled.model_copy(update={"keep": (), "strip": False})}
+    )
+    one, again, else_ = (
+        sampled_world(world, keep_all, writer, store).rows.inputs
+        for writer in (organism, touched, other)
+    )
+    assert np.array_equal(one, again)
+    assert one.shape != else_.shape or not np.array_equal(one, else_)
 
 
 def test_nothing_kept_is_said(store):

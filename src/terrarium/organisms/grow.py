@@ -60,6 +60,14 @@ class Organism:
         steps = ", ".join(f"{phase.name} {count} steps" for phase, count in phases)
         return f"Organism({self.recipe.name}, seed {self.seed}: {told}; {steps}; key {self.key})"
 
+    @property
+    def identity(self) -> tuple[str, int]:
+        """What it is, whatever code has grown it: random numbers that follow it are keyed by this.
+
+        ``key`` has the code in it, so that a changed comment would draw other answers.
+        """
+        return content_key(self.recipe.model_dump(mode="json")), self.seed
+
     def network(self) -> Any:
         """Load the weights as a fleet of one."""
         return load(self.model, [self.folder])

@@ -103,7 +103,7 @@ def _answers(world: Any, source: Source, writer: Any) -> Batch:
     sampled = source.sampled
     assert sampled is not None
     network = grown_network(writer, "a writer of data").eval()
-    rng = generator("sampled", writer.key)
+    rng = generator("sampled", *writer.identity)
     prompts = world.sample(sampled.asked, rng, source.split)
     (texts,) = write_answers(network, world, prompts, rng, sampled.temperature)
     verdict = world.judge(prompts, texts)

@@ -72,7 +72,7 @@ def _search(world: Any, source: Source, victim: Any) -> Found:
         world,
         wanted.target,
         wanted.budget,
-        generator("searched", victim.key, wanted.method),
+        generator("searched", *victim.identity, wanted.method),
         n=wanted.prompts,
         slots=wanted.slots,
         candidates=wanted.candidates,
