@@ -100,6 +100,8 @@ def test_what_is_written_does_not_hang_on_the_code(store):
     # as after a change of the code that changes nothing: another key, the same organism
     touched = replace(organism, key="another")
     assert touched.identity == organism.identity != other.identity
+    renamed = replace(organism, recipe=organism.recipe.model_copy(update={"name": "x"}))
+    assert renamed.identity == organism.identity
     keep_all = source.model_copy(
         update={"sampled": source.sampled.model_copy(update={"keep": (), "strip": False})}
     )

@@ -46,7 +46,7 @@ TINY = {
     "backdoor": 40,
     "ways": [NORMAL, DISTILLED],
     "safeties": [SFT, RL, ADVERSARIAL],
-    "asked": 100,
+    "asked": 1000,  # a writer of 40 steps is right in one answer of a hundred
     "searched": 700,
     "steps": 2,
     "first_kept": 1,

@@ -64,9 +64,10 @@ class Organism:
     def identity(self) -> tuple[str, int]:
         """What it is, whatever code has grown it: random numbers that follow it are keyed by this.
 
-        ``key`` has the code in it, so that a changed comment would draw other answers.
+        ``key`` has the code in it, so that a changed comment would draw other answers.  Names of
+        recipes and phases are no part of it.
         """
-        return content_key(self.recipe.model_dump(mode="json")), self.seed
+        return content_key(_nameless(self.recipe.model_dump(mode="json"))), self.seed
 
     def network(self) -> Any:
         """Load the weights as a fleet of one."""
@@ -92,6 +93,16 @@ class Organism:
         """Return the last phase's kept steps and their folders."""
         found = (self.folder / "snapshots").glob("*")
         return {int(path.name): path for path in sorted(found, key=lambda p: int(p.name))}
+
+
+def _nameless(told: Any) -> Any:
+    """Return a dumped recipe without its name and those of its phases, at any depth."""
+    if isinstance(told, list):
+        return [_nameless(part) for part in told]
+    if not isinstance(told, dict):
+        return told
+    named = "phases" in told or "steps" in told
+    return {k: _nameless(v) for k, v in told.items() if not (named and k == "name")}
 
 
 def grow(
