@@ -38,8 +38,8 @@ FIELDS: dict[str, tuple[Callable[[], Any], str]] = {
     "scene": (lambda: Scenes(scene=MISSPELT), "raduis'; did you mean 'radius'"),
     "load": (lambda: load_scene(MISSPELT), "raduis'; did you mean 'radius'"),
     "load kind": (lambda: load_scene({"kind": "mehs"}), "did you mean 'mesh'"),
-    "load list": (lambda: load_scene([1]), r"cannot be made of \[1\]"),  # type: ignore[arg-type]
-    "load none": (lambda: load_scene(None), "cannot be made of None"),  # type: ignore[arg-type]
+    "load list": (lambda: load_scene([1]), r"cannot be made of \[1\]"),
+    "load none": (lambda: load_scene(None), "cannot be made of None"),
     "load empty": (lambda: load_scene({}), "'shape' is missing"),
 }
 
