@@ -30,12 +30,12 @@ class _Telling(ModelMetaclass):
 
     if not TYPE_CHECKING:  # checkers would take the call's signature for that of the class
 
-        def __call__(cls, *args: Any, **options: Any) -> Any:  # noqa: N805
+        def __call__(self, *args: Any, **options: Any) -> Any:
             """Return an instance; raises ``FieldError`` in one sentence."""
             try:
                 return super().__call__(*args, **options)
             except ValidationError as error:
-                raise FieldError(sentence(error, cls, cls.__name__)) from None
+                raise FieldError(sentence(error, self, self.__name__)) from None
 
 
 class Told(BaseModel, metaclass=_Telling):

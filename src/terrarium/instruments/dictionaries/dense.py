@@ -7,7 +7,6 @@ to rounding (tests/instruments/test_dictionaries_training.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,27 +14,12 @@ import torch
 from torch import Tensor
 
 from terrarium.instruments.dictionaries.active import Int
-from terrarium.instruments.dictionaries.weights import SELECTING, Step, Usual, Weights
+from terrarium.instruments.dictionaries.selection import Selection
+from terrarium.instruments.dictionaries.weights import Step
 
 
-@dataclass
-class DenseSelecting:
-    """The objective of dictionaries that keep the largest pre-activations, on any device.
-
-    Parameters are those of `Selecting`.
-    """
-
-    weights: Weights
-    active: int
-    by_batch: bool
-    prefixes: tuple[int, ...]
-    auxiliary: float
-    auxiliary_latents: int
-
-    @property
-    def usual(self) -> Usual:
-        """The rates where none is given."""
-        return SELECTING.slower_biases(self.weights)
+class DenseSelecting(Selection):
+    """The objective for any device; parameters are those of `Selection`."""
 
     def step(self, x: Tensor, dead: Int, sparsity: float = 1.0) -> Step:
         """Set gradients for the batch ``x`` ``(n, d)``; ``dead`` are indices of dead latents.

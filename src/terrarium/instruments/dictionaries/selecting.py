@@ -21,7 +21,8 @@ from terrarium.instruments.dictionaries.active import (
     top_of_batch,
     top_of_rows,
 )
-from terrarium.instruments.dictionaries.weights import SELECTING, Step, Usual, Weights
+from terrarium.instruments.dictionaries.selection import Selection
+from terrarium.instruments.dictionaries.weights import Step
 
 BLOCK = 1 << 22
 """Pre-activations that are held together: 16 MB.  Smaller blocks cost more in bookkeeping."""
@@ -31,44 +32,15 @@ LOOSER = 0.8
 
 
 @dataclass
-class Selecting:
-    """The objective of dictionaries that keep the largest pre-activations.
+class Selecting(Selection):
+    """The objective for processors; parameters are those of `Selection`."""
 
-    Parameters
-    ----------
-    active:
-        Latents kept per row (TopK), or on average over a batch (BatchTopK).
-    by_batch:
-        Whether the largest are taken over the whole batch.
-    prefixes:
-        Sizes of the nested dictionaries, ascending, the last the whole one; one size is the plain
-        loss.  The loss is the mean over prefixes of the squared error of the reconstruction by
-        the latents before each (Bussmann et al. 2025, arXiv 2503.17547, eq. 4).
-    auxiliary:
-        Weight of the loss that lets dead latents reconstruct the residual (Gao et al. 2024,
-        arXiv 2406.04093, sec. A.2): ``|e - e_hat|^2 / |e|^2`` over the batch, in units of the
-        rows' mean square; ``e`` has no gradient.  0 for none.
-    auxiliary_latents:
-        Dead latents that take part in it for each row, at most.
-    """
-
-    weights: Weights
-    active: int
-    by_batch: bool
-    prefixes: tuple[int, ...]
-    auxiliary: float
-    auxiliary_latents: int
     _guess: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self._group = np.repeat(
             np.arange(len(self.prefixes)), np.diff(self.prefixes, prepend=0)
         ).astype(np.int64)
-
-    @property
-    def usual(self) -> Usual:
-        """The rates where none is given."""
-        return SELECTING.slower_biases(self.weights)
 
     def step(self, x: Tensor, dead: Int, sparsity: float = 1.0) -> Step:
         """Set gradients for the batch ``x`` ``(n, d)``; ``dead`` are indices of dead latents.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,19 +29,6 @@ class Usual:
     hurry: float
     most: float
     biases: float = 1.0
-
-    def slower_biases(self, weights: Weights) -> Usual:
-        """Return the same with biases slower by the root of the number of channels.
-
-        Rows of mean norm 1 make pre-activations smaller by as much than coordinates of variance 1
-        would, and Adam's steps do not follow: at the full rate biases outrun them, and latents
-        die (decision 018).
-        """
-        return replace(self, biases=weights.b_dec.numel() ** -0.5)
-
-
-SELECTING = Usual(3.5e-3, hurry=3.0, most=1e-2)
-"""Of the kinds that keep the largest pre-activations; their biases are slower."""
 
 
 @dataclass(frozen=True)
